@@ -1,0 +1,223 @@
+"""The example shop with one command: database, sandbox, worker with beat, web server and shoppers, and a table
+that shows how the points follow. `--once` stops by itself and compares the table with the sandbox's ledger."""
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import requests
+
+from demo_parts.processes import Child, ChildDied, Children, wait_for_file
+from demo_parts.sandbox import start_sandbox
+from demo_parts.shoppers import ERRANDS, run_errand
+
+HERE = Path(__file__).resolve().parent
+START_SECONDS = 60.0
+SETTLE_SECONDS = 90.0
+SWEEP_SECONDS = 5
+
+
+class Ended(BaseException):
+    """Somebody has asked the demo to end."""
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--once", action="store_true", help="stop after the table; exit 0 only if it agrees")
+    parser.add_argument("--port", type=int, default=8000, help="the shop's port (default 8000)")
+    parser.add_argument("--sandbox-port", type=int, default=8765, help="the sandbox's port (default 8765)")
+    parser.add_argument(
+        "--data-dir", type=Path, help="keep everything in this folder; default: a passing one"
+    )
+    return parser.parse_args()
+
+
+@contextmanager
+def data_folder(wanted: Path | None) -> Iterator[Path]:
+    """Give a folder to work in; a temporary one is removed at the end."""
+    if wanted:
+        wanted.mkdir(parents=True, exist_ok=True)
+        yield wanted.resolve()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="koomalooma-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def children_in(folder: Path) -> Iterator[Children]:
+    """Give the child processes, and end every one of them however this ends."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended
+
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in stops}
+    children = Children(folder)
+    try:
+        yield children
+    finally:
+        # tox and an impatient finger send Ctrl-C twice; the second must not stop the cleaning up.
+        for number in stops:
+            signal.signal(number, signal.SIG_IGN)
+        children.end()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def prepare_environment(folder: Path, suffix: str) -> None:
+    """Set what this process and its children share; the caller's DATABASE_URL and broker stay."""
+    os.environ.update(
+        DJANGO_SETTINGS_MODULE="example.settings",
+        EXAMPLE_DATA_DIR=str(folder),
+        EXAMPLE_QUEUE=f"koomalooma-demo-{suffix}",
+        EXAMPLE_COOKIE_PREFIX=f"demo-{suffix}-",
+        EXAMPLE_SWEEP_SECONDS=str(SWEEP_SECONDS),
+        PYTHONPATH=os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
+        PYTHONUNBUFFERED="1",
+    )
+
+
+def prepare_database() -> None:
+    """Migrate and fill the database."""
+    import django  # Imported here and below: Django reads the environment that was just prepared.
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+    call_command("seed_shop")
+
+
+def start_worker(children: Children) -> Child:
+    """Start the Celery worker with beat inside."""
+    options = ["-B", "--concurrency=1", "--loglevel=INFO"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    command = [sys.executable, "-m", "celery", "--app=example", "worker", *options, *quiet]
+    return children.start("worker", command, os.environ)
+
+
+def start_shop(children: Children, folder: Path, port: int) -> str:
+    """Start the web server and return its address."""
+    announcement = folder / "shop.url"
+    announcement.unlink(missing_ok=True)
+    manage = str(HERE / "manage.py")
+    command = [sys.executable, manage, "serve", f"--port={port}", f"--announce={announcement}"]
+    children.start("web server", command, os.environ)
+    url = wait_for_file(announcement, children, START_SECONDS)
+    if f":{port}/" not in url and port:
+        print(f"Port {port} is in use by something else. The shop takes another one.")
+    return url
+
+
+def forget_queue() -> None:
+    """Take this run's queue away from a broker that outlives the demo."""
+    from example.celery import app
+
+    if app.conf.broker_url == "filesystem://":
+        return
+    with app.connection_for_write() as connection:
+        for queue in app.amqp.queues.values():
+            queue(connection).delete()
+
+
+def show(url: str, sandbox_url: str, folder: Path) -> None:
+    """Print where everything is."""
+    print(f"""
+  Shop      {url}
+  Admin     {url}admin/   name: admin   password: admin
+  Points    {url}admin/koomalooma/commitment/
+  Sandbox   {sandbox_url}/_sandbox/ledger
+  Logs      {folder}
+""")
+
+
+def play(options: argparse.Namespace, folder: Path, children: Children) -> int:
+    """Run the demo; return the exit code."""
+    suffix = secrets.token_hex(3)
+    prepare_environment(folder, suffix)
+    sandbox = start_sandbox(children, folder, options.sandbox_port, START_SECONDS)
+    os.environ.update(sandbox.settings)
+    prepare_database()
+    from demo_parts.table import LiveTable, Since, differences, rows
+
+    since = Since.now()
+    worker = start_worker(children)
+    try:
+        url = start_shop(children, folder, options.port)
+        show(url, sandbox.url, folder)
+        ledger = requests.Session()
+        ledger.trust_env = False
+
+        def read_ledger() -> list[dict[str, object]]:
+            answer = ledger.get(f"{sandbox.url}/_sandbox/ledger", timeout=10)
+            answer.raise_for_status()
+            return list(answer.json())
+
+        table = LiveTable()
+        for errand in ERRANDS:
+            run_errand(url, errand, f"-{suffix}" if os.environ.get("DATABASE_URL") else "")
+            children.check()
+            table.show(rows(since, read_ledger()))
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not (settled := since.is_settled()) and time.monotonic() < deadline:
+            time.sleep(0.25)
+            children.check()
+            table.show(rows(since, read_ledger()))
+        bookings = read_ledger()
+        table.show(rows(since, bookings))
+        found = differences(since, bookings)
+        if options.once:
+            print()
+            table.print(rows(since, bookings))
+        for sentence in found:
+            print(f"DIFFERENCE: {sentence}")
+        if not settled:
+            print(f"Some points were not sent within {SETTLE_SECONDS:.0f} s. The worker says:")
+            print("\n".join(worker.log.read_text(errors="replace").splitlines()[-20:]))
+        if not found:
+            points = sum(int(str(line["loyalty_units"])) for line in bookings)
+            print(f"\nThe shop and the ledger agree: {len(bookings)} bookings, {points} points.")
+        if options.once:
+            return 1 if found or not settled else 0
+        print("Order something yourself: the table goes on. Ctrl-C ends it.\n", flush=True)
+        table.height = 0
+        while True:
+            time.sleep(1)
+            children.check()
+            table.show(rows(since, read_ledger()))
+    finally:
+        forget_queue()
+
+
+def main() -> int:
+    """Run the demo and clean up after it."""
+    options = arguments()
+    started = time.monotonic()
+    code = 1
+    with data_folder(options.data_dir) as folder:
+        try:
+            with children_in(folder) as children:
+                code = play(options, folder, children)
+        except Ended:
+            print("\nThe shop is closed.")
+            code = 1 if options.once else 0
+        except (ChildDied, TimeoutError) as error:
+            print(f"\n{error}")
+    print(f"Nothing is left running. {time.monotonic() - started:.1f} s.")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the demo is made of: child processes, shoppers and the table."""

@@ -1,0 +1,27 @@
+"""The forms of the storefront."""
+
+from django import forms
+from django.contrib.auth.forms import UserCreationForm
+from django.contrib.auth.models import User
+
+
+class SignUpForm(UserCreationForm[User]):
+    """Open an account."""
+
+    email = forms.EmailField()
+
+    class Meta(UserCreationForm.Meta):
+        model = User
+        fields = ("username", "email")
+
+
+class CheckoutForm(forms.Form):
+    """Ask where the receipt goes; a customer with an account is not asked again."""
+
+    email = forms.EmailField(label="E-mail for the receipt")
+
+
+class QuantityForm(forms.Form):
+    """Change how many of one product are in the basket."""
+
+    quantity = forms.IntegerField(min_value=0, max_value=20)
