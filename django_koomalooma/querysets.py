@@ -1,0 +1,169 @@
+"""Many rows at once: which campaign applies, what is due, what was abandoned, and the guarded writes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Self
+
+from django.db import connections, models
+from django.db.models import Exists, F, Q
+from django.utils import timezone
+
+from .statuses import CommitmentStatus
+
+if TYPE_CHECKING:
+    from .models import Campaign, Commitment, DeliveryAttempt, Gate  # noqa: F401 - for the generics' strings
+
+_NOW_SQL = {
+    "postgresql": "SELECT clock_timestamp() AT TIME ZONE 'UTC'",
+    "mysql": "SELECT UTC_TIMESTAMP(6)",
+    "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
+}
+
+
+def database_now(using: str) -> dt.datetime:
+    """Return the database's clock, which all workers share, as Django keeps times (aware with ``USE_TZ``)."""
+    connection = connections[using]
+    sql = _NOW_SQL.get(connection.vendor)
+    if sql is None:
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        value = cursor.fetchone()[0]
+    if isinstance(value, str):
+        value = dt.datetime.fromisoformat(value)
+    value = value.replace(tzinfo=dt.UTC)
+    return value if timezone.is_aware(timezone.now()) else timezone.make_naive(value)
+
+
+def guarded_update(
+    using: str,
+    model: type[models.Model],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    keys: Sequence[str] = ("id",),
+    statuses: Sequence[str] = (),
+) -> int:
+    """Write many rows in one round: ``SET columns WHERE keys AND status IN statuses``.
+
+    One ``executemany``, since the ORM's ``bulk_update`` was measured at five times its cost.
+
+    Args:
+        rows: For each row the values of ``columns``, then those of ``keys``.
+
+    Returns:
+        How many rows were written; fewer than given where the guard held some back.
+    """
+    if not rows:
+        return 0
+    connection = connections[using]
+    quote = connection.ops.quote_name
+    fields = [model._meta.get_field(name) for name in columns]
+    key_fields = [model._meta.get_field(name) for name in keys]
+    table = quote(model._meta.db_table)
+    sql = f"UPDATE {table} SET " + ", ".join(f"{quote(field.column)} = %s" for field in fields)
+    sql += " WHERE " + " AND ".join(f"{quote(field.column)} = %s" for field in key_fields)
+    if statuses:
+        sql += (
+            " AND status IN (" + ", ".join(f"'{CommitmentStatus(status).value}'" for status in statuses) + ")"
+        )
+    params = [
+        [
+            field.get_db_prep_save(value, connection)
+            for field, value in zip([*fields, *key_fields], row, strict=True)
+        ]
+        for row in rows
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(sql, params)
+        return int(cursor.rowcount)
+
+
+class CampaignQuerySet(models.QuerySet["Campaign"]):
+    """Campaigns, and which of them applies."""
+
+    def active(self) -> Self:
+        """Return those that are switched on, whatever their dates."""
+        return self.filter(is_active=True)
+
+    def overlapping(self, campaign: Campaign) -> Self:
+        """Return the other active campaigns of the same goal, currency and site at the same time."""
+        rivals = self.active().filter(goal=campaign.goal, currency=campaign.currency, site=campaign.site)
+        rivals = rivals.filter(Q(ends_at__isnull=True) | Q(ends_at__gt=campaign.starts_at))
+        if campaign.ends_at:
+            rivals = rivals.filter(starts_at__lt=campaign.ends_at)
+        return rivals.exclude(pk=campaign.pk)
+
+
+class CommitmentQuerySet(models.QuerySet["Commitment"]):
+    """Commitments by what is to be done with them."""
+
+    def open(self) -> Self:
+        """Return what is owed and not finished: waiting, or being sent."""
+        return self.filter(due_at__isnull=False)
+
+    def due(self, now: dt.datetime) -> Self:
+        """Return what should be sent at ``now``, oldest first. By ``due_at`` alone, so that its index serves."""
+        return self.filter(due_at__lte=now, status=CommitmentStatus.QUEUED).order_by("due_at")
+
+    def abandoned(self, now: dt.datetime) -> Self:
+        """Return what a delivery run leased and did not record before the lease ended."""
+        return self.filter(due_at__lte=now, status=CommitmentStatus.SENDING).order_by("due_at")
+
+    def undecided(self) -> Self:
+        """Return what waits for a person: unclear or refused, oldest first."""
+        return self.filter(status__in=[CommitmentStatus.IN_DOUBT, CommitmentStatus.REFUSED]).order_by("id")
+
+    def owed(self) -> Self:
+        """Return what a customer is still owed, as far as we know: open and not withdrawn."""
+        return self.open().filter(withdrawn_at__isnull=True)
+
+    def lock_due(self, now: dt.datetime, limit: int, gate: models.QuerySet[Gate]) -> list[Commitment]:
+        """Return at most ``limit`` due rows, locked where the database can, while ``gate`` has a row.
+
+        Must run in a transaction. Other runs' locked rows are skipped, never waited for.
+        """
+        features = connections[self.db].features
+        rows = self.due(now).filter(Exists(gate))
+        if features.has_select_for_update:
+            rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+        return list(rows[:limit])
+
+    def lease(
+        self, rows: Iterable[Commitment], lease: uuid.UUID, until: dt.datetime, now: dt.datetime
+    ) -> int:
+        """Take ``rows`` by compare-and-swap: only those still waiting get the lease. Freezes the value sent.
+
+        Returns:
+            How many were taken.
+        """
+        return self.filter(pk__in=[row.pk for row in rows], status=CommitmentStatus.QUEUED).update(
+            status=CommitmentStatus.SENDING,
+            lease=lease,
+            due_at=until,
+            tries=F("tries") + 1,
+            transaction_value=F("net_value"),
+            reason="",
+            updated_at=now,
+        )
+
+    def issued_units(self, since: dt.datetime) -> int:
+        """Return the points issued since then; answers without points count 0."""
+        units = self.filter(issued_at__gte=since).aggregate(total=models.Sum("loyalty_units"))["total"]
+        return int(units or 0)
+
+    def over_issued(self) -> Self:
+        """Return what was issued too much: worth less now than the value that was sent."""
+        return self.filter(status=CommitmentStatus.ISSUED, transaction_value__gt=F("net_value"))
+
+    def over_issued_value(self) -> dict[str, Decimal]:
+        """Return the sum issued too much, by currency."""
+        sums = self.over_issued().order_by().values("currency")
+        return {
+            row["currency"]: row["total"]
+            for row in sums.annotate(total=models.Sum(F("transaction_value") - F("net_value")))
+        }
