@@ -1,0 +1,52 @@
+"""Connects the signals that shops send to the verbs of earning. Never raises into a shop."""
+
+from __future__ import annotations
+
+import logging
+from decimal import Decimal
+from typing import Any
+
+from .earning import amend, cancel, earn
+from .events import EarningEvent
+from .signals import order_amended, order_cancelled, order_paid
+
+logger = logging.getLogger("django_koomalooma")
+
+
+def connect() -> None:
+    """Connect the three signals."""
+    order_paid.connect(on_paid, dispatch_uid="koomalooma")
+    order_amended.connect(on_amended, dispatch_uid="koomalooma")
+    order_cancelled.connect(on_cancelled, dispatch_uid="koomalooma")
+
+
+def on_paid(sender: object, event: EarningEvent, **kwargs: object) -> None:
+    """Record what the event earns."""
+    try:
+        earn(event)
+    except Exception:
+        logger.exception("No points were recorded for %s.", _name(event))
+
+
+def on_amended(
+    sender: object, goal: str, reference: str, value: Decimal, site: str = "", **kwargs: object
+) -> None:
+    """Record what the event is worth now."""
+    try:
+        amend(goal, reference, value, site)
+    except Exception:
+        logger.exception("The new value of %s %s was not recorded.", goal, reference)
+
+
+def on_cancelled(
+    sender: object, goal: str, reference: str, reason: str = "", site: str = "", **kwargs: object
+) -> None:
+    """Record that the event was withdrawn."""
+    try:
+        cancel(goal, reference, reason, site)
+    except Exception:
+        logger.exception("The withdrawal of %s %s was not recorded.", goal, reference)
+
+
+def _name(event: Any) -> str:
+    return f"{getattr(event, 'goal', '?')} {getattr(event, 'reference', '?')}"
