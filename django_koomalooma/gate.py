@@ -1,0 +1,330 @@
+"""May the queue send now? Stops on trouble, counts what failed in a row, resumes; keeps the run slots.
+
+Knows no network: the probe's call is made by ``delivery``, which tells the outcome here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import hashlib
+import logging
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import connections, router, transaction
+from django.utils import timezone
+
+from .client import Verdict
+from .conf import conf
+from .models import Commitment, Gate
+from .querysets import database_now
+from .signals import queue_resumed, queue_stopped
+
+logger = logging.getLogger("django_koomalooma")
+
+
+class Cause(enum.StrEnum):
+    """Why sending is stopped."""
+
+    NO_TOKEN = "no_token"
+    FIRST_TOKEN = "first_token"
+    ACCOUNT = "account"
+    CONFIGURATION = "configuration"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    IN_DOUBT = "in_doubt"
+    LATER = "later"
+    CAP = "cap"
+    MOVED = "moved"
+    COPY = "copy"
+    PERSON = "person"
+
+
+NEEDS_PERSON = frozenset({Cause.FIRST_TOKEN, Cause.MOVED, Cause.COPY, Cause.PERSON})
+OPENS_BY_TIME = frozenset({Cause.LATER, Cause.CAP})
+PROBE_MINUTES = (1, 2, 5, 15, 30, 60)
+LIMITS = {Verdict.NOT_SENT: 5, Verdict.REFUSED: 5, Verdict.IN_DOUBT: 3}
+WARN_AT = 0.8
+RUN_SLOT = dt.timedelta(seconds=20)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether the queue is sending, and if not why, since when and when it tries again by itself."""
+
+    is_sending: bool
+    code: str
+    reason: str
+    since: dt.datetime | None
+    next_probe_at: dt.datetime | None
+    needs_person: bool
+
+
+def read() -> Gate:
+    """Return the gate's row, made at the first call."""
+    using = router.db_for_write(Gate)
+    return Gate.objects.using(using).get_or_create(pk=1)[0]
+
+
+def opened() -> object:
+    """Return the query that has a row while sending is not stopped; a lease asks it in its own statement."""
+    return Gate.objects.using(router.db_for_write(Gate)).filter(pk=1, is_stopped=False)
+
+
+def state() -> State:
+    """Return what the gate says now; a missing token counts at once, before any run has seen it."""
+    gate = read()
+    if not conf.can_send and gate.code not in NEEDS_PERSON:
+        return State(False, Cause.NO_TOKEN, _sentence_no_token(), gate.since, None, False)
+    return State(
+        not gate.is_stopped,
+        gate.code if gate.is_stopped else "",
+        gate.reason if gate.is_stopped else "",
+        gate.since,
+        gate.next_probe_at,
+        gate.is_stopped and gate.code in NEEDS_PERSON,
+    )
+
+
+def _sentence_no_token() -> str:
+    missing = [
+        name for name, value in (("PARTNER_ID", conf.partner_id), ("API_TOKEN", conf.api_token)) if not value
+    ]
+    names = " and ".join(f"KOOMALOOMA_{name}" for name in missing)
+    return f"No token yet: set {names}. Everything is recorded, nothing is lost."
+
+
+def stop(reason: str, code: str = Cause.PERSON, *, until: dt.datetime | None = None) -> None:
+    """Stop sending. Nothing is leased from now on; calls under way finish and are recorded.
+
+    Args:
+        reason: A sentence for the staff.
+        code: A :class:`Cause`; a person's stop by default, which only a person ends.
+        until: When to try again; by default the next of the growing intervals where the cause allows.
+    """
+    gate = read()
+    now = database_now(gate._state.db or "default")
+    code = Cause(code)
+    if gate.is_stopped and (gate.code == code or (gate.code in NEEDS_PERSON and code not in NEEDS_PERSON)):
+        return
+    _close(gate, reason, code, until, now)
+    logger.error("Sending is stopped: %s", reason)
+    queue_stopped.send_robust(sender=Gate, reason=reason, code=str(code))
+
+
+def postpone(reason: str, code: str, *, until: dt.datetime | None = None) -> None:
+    """Note that a probe failed: the queue stays stopped, for the next of the growing intervals."""
+    gate = read()
+    _close(gate, reason, Cause(code), until, database_now(gate._state.db or "default"))
+
+
+def _close(gate: Gate, reason: str, code: Cause, until: dt.datetime | None, now: dt.datetime) -> None:
+    probes = gate.probes
+    if code in NEEDS_PERSON or code is Cause.NO_TOKEN:
+        until = None
+    elif until is None:
+        until = now + dt.timedelta(minutes=PROBE_MINUTES[min(probes, len(PROBE_MINUTES) - 1)])
+        probes += 1
+    Gate.objects.using(gate._state.db).filter(pk=gate.pk).update(
+        is_stopped=True,
+        code=code,
+        reason=reason,
+        since=gate.since if gate.is_stopped else now,
+        next_probe_at=until,
+        probes=probes,
+        is_careful=True,
+    )
+
+
+def resume() -> None:
+    """Start sending again, by a person's word: one commitment first, then as many as are due.
+
+    After a change of database or partner this says "this is the live shop"; at the first token it says
+    "send what was recorded".
+    """
+    gate = read()
+    _open(gate, fingerprint=fingerprint(), unsent_in_row=0, refused_in_row=0, in_doubt_in_row=0, probes=0)
+
+
+def reopen() -> None:
+    """Start sending again after a probe, or because the time has come: one commitment until the first success."""
+    _open(read())
+
+
+def _open(gate: Gate, **values: object) -> None:
+    Gate.objects.using(gate._state.db).filter(pk=gate.pk).update(
+        is_stopped=False, code="", reason="", since=None, next_probe_at=None, is_careful=True, **values
+    )
+    if gate.is_stopped:
+        logger.warning("Sending goes on.")
+        queue_resumed.send_robust(sender=Gate)
+
+
+def fingerprint() -> str:
+    """Return what tells this database and partner from another; never machine or path, which change by themselves."""
+    settings = connections[router.db_for_write(Commitment)].settings_dict
+    parts = [settings["ENGINE"], settings.get("HOST"), settings.get("PORT"), conf.partner_id]
+    if "sqlite" not in settings["ENGINE"]:
+        parts.append(settings["NAME"])
+    return hashlib.sha256("\n".join(str(part or "") for part in parts).encode()).hexdigest()
+
+
+def look() -> Gate:
+    """Decide at a run's start whether it may send, from settings, fingerprint, time and caps; write what changed.
+
+    Returns:
+        The gate as it is now: open, stopped, or stopped with a probe that is due (:func:`wants_probe`).
+    """
+    gate = read()
+    using = gate._state.db or "default"
+    if not conf.can_send:
+        stop(_sentence_no_token(), Cause.NO_TOKEN)
+        return read()
+    if gate.is_stopped and gate.code in NEEDS_PERSON:
+        return gate
+    if not gate.fingerprint:
+        recorded = Commitment.objects.using(using).open().filter(terms__before_token=True).count()
+        if recorded:
+            stop(
+                f"The token is there. Decide: send the {recorded} recorded, or only what comes from now on.",
+                Cause.FIRST_TOKEN,
+            )
+            return read()
+        Gate.objects.using(using).filter(pk=gate.pk).update(fingerprint=fingerprint())
+    elif gate.fingerprint != fingerprint():
+        stop(
+            "The database or the partner id is another one than before. Decide: this is the live shop, moved; "
+            "or this is a copy, which never sends.",
+            Cause.MOVED,
+        )
+        return read()
+    now = database_now(using)
+    if gate.is_stopped and (
+        gate.code == Cause.NO_TOKEN
+        or (gate.code in OPENS_BY_TIME and gate.next_probe_at is not None and gate.next_probe_at <= now)
+    ):
+        reopen()
+    return read()
+
+
+def wants_probe(gate: Gate, now: dt.datetime) -> bool:
+    """Tell whether the stopped gate should now be tried with a call that issues nothing."""
+    return (
+        gate.is_stopped
+        and gate.code not in NEEDS_PERSON | OPENS_BY_TIME | {Cause.NO_TOKEN}
+        and gate.next_probe_at is not None
+        and gate.next_probe_at <= now
+    )
+
+
+def check_caps(now: dt.datetime) -> int | None:
+    """Stop until the next day or month where a cap is reached; warn once at 80 %. Time zone: the project's (R1).
+
+    Returns:
+        The points that may still be sent; ``None`` where there is no cap.
+    """
+    left: list[int] = []
+    gate = read()
+    commitments = Commitment.objects.using(gate._state.db)
+    local = timezone.localtime(now) if timezone.is_aware(now) else now
+    today = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    tomorrow = (today + dt.timedelta(days=1)).replace(hour=0)
+    month = today.replace(day=1)
+    next_month = (month + dt.timedelta(days=32)).replace(day=1)
+    for word, cap, since, until in (
+        ("daily", conf.daily_cap, today, tomorrow),
+        ("monthly", conf.monthly_cap, month, next_month),
+    ):
+        if cap is None:
+            continue
+        units = commitments.issued_units(since)
+        left.append(max(cap - units, 0))
+        if units >= cap:
+            stop(f"The {word} cap of {cap:,} points is reached: {units:,} were sent.", Cause.CAP, until=until)
+            return 0
+        if units >= cap * WARN_AT and gate.warned.get(word) != since.isoformat():
+            gate.warned[word] = since.isoformat()
+            gate.save(update_fields=["warned"])
+            logger.warning("%s of the %s cap of %s points are sent.", f"{units:,}", word, f"{cap:,}")
+    return min(left, default=None)
+
+
+class Counters:
+    """What failed in a row, as one run sees it: read once, written when it changed, and it stops the queue."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._using = gate._state.db
+        self._saved = self._now = (
+            gate.unsent_in_row, gate.refused_in_row, gate.in_doubt_in_row, gate.is_careful
+        )  # fmt: skip
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether one commitment at a time is sent, until the first success."""
+        return self._now[3]
+
+    def add(self, verdicts: Iterable[Verdict]) -> None:
+        """Count outcomes in the order in which they came. Only a success says that all is well again."""
+        unsent, refused, in_doubt, careful = self._now
+        for verdict in verdicts:
+            if verdict is Verdict.ANSWERED:
+                unsent, refused, in_doubt, careful = 0, 0, 0, False
+            elif verdict is Verdict.NOT_SENT:
+                unsent += 1
+            elif verdict is Verdict.REFUSED:
+                unsent, refused = 0, refused + 1
+            elif verdict is Verdict.IN_DOUBT:
+                in_doubt, careful = in_doubt + 1, True
+        self._now = (unsent, refused, in_doubt, careful)
+
+    def write(self) -> None:
+        """Save what changed, and stop the queue where a limit is reached."""
+        if self._now == self._saved:
+            return
+        unsent, refused, in_doubt, careful = self._saved = self._now
+        values = {"unsent_in_row": unsent, "refused_in_row": refused, "in_doubt_in_row": in_doubt}
+        if not any(self._now):
+            values["probes"] = 0
+        Gate.objects.using(self._using).filter(pk=1).update(is_careful=careful, **values)
+        if in_doubt >= LIMITS[Verdict.IN_DOUBT]:
+            stop(f"{in_doubt} answers in a row were unclear.", Cause.IN_DOUBT)
+        elif unsent >= LIMITS[Verdict.NOT_SENT]:
+            stop(f"koomalooma could not be reached {unsent} times in a row.", Cause.UNREACHABLE)
+        elif refused >= LIMITS[Verdict.REFUSED]:
+            stop(f"koomalooma refused {refused} commitments in a row.", Cause.REFUSED)
+
+
+def take_slot(run: uuid.UUID, *, sweep: bool) -> bool:
+    """Take one of ``KOOMALOOMA_RUNS`` slots for a delivery run, over all machines; leave the heartbeat.
+
+    The slot ends by itself unless it is renewed, so that a killed worker holds none.
+    """
+    using = read()._state.db or "default"
+    with transaction.atomic(using=using):
+        now = _touch(using, sweep=sweep)
+        gate = Gate.objects.using(using).get(pk=1)
+        live = {key: until for key, until in gate.runs.items() if dt.datetime.fromisoformat(until) > now}
+        taken = str(run) in live or len(live) < conf.runs
+        if taken:
+            live[str(run)] = (now + RUN_SLOT).isoformat()
+        Gate.objects.using(using).filter(pk=1).update(runs=live)
+    return taken
+
+
+def free_slot(run: uuid.UUID) -> None:
+    """Give the slot back."""
+    using = read()._state.db or "default"
+    with transaction.atomic(using=using):
+        _touch(using, sweep=False)
+        runs = Gate.objects.using(using).get(pk=1).runs
+        runs.pop(str(run), None)
+        Gate.objects.using(using).filter(pk=1).update(runs=runs)
+
+
+def _touch(using: str, *, sweep: bool) -> dt.datetime:
+    # Write first, so that the row is locked before it is read (and SQLite never has to upgrade a lock).
+    now = database_now(using)
+    Gate.objects.using(using).filter(pk=1).update(ran_at=now, **({"swept_at": now} if sweep else {}))
+    return now

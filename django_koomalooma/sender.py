@@ -1,0 +1,176 @@
+"""Makes the calls of a delivery run from a pool of threads. Touches no database: values in, outcomes out."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .client import Answer, PartnerClient, Verdict
+from .exceptions import CallFailed
+from .replies import read_user_id
+
+_FAST = 0.003  # seconds: below it, more than two threads only fight for the interpreter
+_FEW = 2
+
+
+@dataclass(slots=True, eq=False)
+class Customer:
+    """One customer in one run, shared by his calls, so that he is created once."""
+
+    pk: int
+    partner_user_id: str
+    remote_id: str
+    session_id: str
+    is_registered: bool
+    is_changed: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One leased commitment on its way, and what came of it."""
+
+    pk: int
+    number: int
+    customer: Customer
+    session_id: str
+    campaign_id: str
+    value: str
+    description: str
+    category: str
+    send_before: float
+    answer: Answer | None = None
+    verdict: Verdict = Verdict.IN_DOUBT
+    at_user: bool = False
+    """Whether the outcome is that of creating the customer: then the commitment was never sent."""
+    error: str = ""
+    duration: float = 0.0
+
+
+class Sender:
+    """Threads that make calls. Few while koomalooma answers at once, as many as are in flight when it does not.
+
+    Use it as a context manager; leaving it waits for no thread, so collect what is in flight before.
+    """
+
+    def __init__(self, client: PartnerClient) -> None:
+        self._client = client
+        self._waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._threads = 0
+        self._latency = 0.0
+        self.in_flight = 0
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for _ in range(self._threads):
+            self._waiting.put(None)
+        self._client.close()
+
+    @property
+    def latency(self) -> float:
+        """Seconds that a call took of late."""
+        return self._latency
+
+    def submit(self, calls: list[Call]) -> None:
+        """Hand calls to the threads."""
+        for call in calls:
+            self.in_flight += 1
+            self._waiting.put(call)
+        self._grow(self.in_flight if self._latency > _FAST else min(_FEW, self.in_flight))
+
+    def collect(self, wanted: int, linger: float, timeout: float) -> list[Call]:
+        """Return what has finished: at the latest ``linger`` seconds after the first, or when ``wanted`` have.
+
+        Args:
+            timeout: Seconds to wait for the first.
+        """
+        calls: list[Call] = []
+        until = time.monotonic() + timeout
+        while self.in_flight and len(calls) < wanted:
+            wait = until - time.monotonic()
+            try:
+                call = self._done.get(timeout=min(wait, _FAST * 2)) if wait > 0 else self._done.get_nowait()
+            except queue.Empty:
+                if wait <= 0:
+                    break
+                if not calls:
+                    self._grow(self.in_flight)
+                continue
+            if not calls:
+                until = time.monotonic() + linger
+            self.in_flight -= 1
+            self._latency += (call.duration - self._latency) * (0.2 if self._latency else 1.0)
+            calls.append(call)
+        return calls
+
+    def recall(self) -> Iterator[Call]:
+        """Take back what no thread has begun: nothing of it was sent."""
+        while True:
+            try:
+                call = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            if call is not None:
+                self.in_flight -= 1
+                call.verdict, call.error = Verdict.NOT_SENT, "The delivery run ended before its turn."
+                yield call
+
+    def _grow(self, wanted: int) -> None:
+        while self._threads < wanted:
+            self._threads += 1
+            threading.Thread(target=self._work, name="koomalooma-sender", daemon=True).start()
+
+    def _work(self) -> None:
+        while (call := self._waiting.get()) is not None:
+            started = time.monotonic()
+            try:
+                send(self._client, call)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the outcome must be recorded
+                call.error = f"{type(error).__name__}: {error}"
+                call.verdict = Verdict.NOT_SENT if call.at_user else Verdict.IN_DOUBT
+            call.duration = time.monotonic() - started
+            self._done.put(call)
+
+
+def register(client: PartnerClient, customer: Customer, session_id: str, send_before: float | None) -> Answer:
+    """Create the customer at koomalooma, or tell it his new session. It issues nothing and may be repeated (O3).
+
+    Raises:
+        CallFailed: He was not created, or it is not known.
+    """
+    answer = client.create_user(customer.partner_user_id, session_id, send_before=send_before)
+    customer.remote_id = read_user_id(answer.body) or customer.remote_id or customer.partner_user_id
+    customer.session_id, customer.is_registered, customer.is_changed = session_id, True, True
+    return answer
+
+
+def send(client: PartnerClient, call: Call) -> None:
+    """Create the customer where needed, then the commitment; write the outcome into ``call``."""
+    customer = call.customer
+    try:
+        with customer.lock:
+            if not customer.is_registered or (call.session_id and call.session_id != customer.session_id):
+                call.at_user = True
+                session_id = call.session_id or customer.session_id or uuid.uuid4().hex
+                register(client, customer, session_id, call.send_before)
+                call.at_user = False
+        call.answer = client.create_commitment(
+            customer.remote_id,
+            call.campaign_id,
+            call.value,
+            call.description,
+            call.category,
+            send_before=call.send_before,
+        )
+    except CallFailed as failure:
+        call.answer = failure.answer
+    call.verdict, call.error = call.answer.verdict, call.answer.error
+    if call.at_user and call.verdict is Verdict.IN_DOUBT:
+        call.verdict = Verdict.NOT_SENT
