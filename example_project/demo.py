@@ -1,5 +1,5 @@
-"""The example shop with one command: database, sandbox, worker with beat, web server and shoppers, and a table
-that shows how the points follow. `--once` stops by itself and compares the table with the sandbox's ledger."""
+"""The example shop with one command: database, sandbox, worker with beat, web server and shoppers, and a
+table that shows how the points follow. `--once` stops by itself and compares it with the sandbox's ledger."""
 
 import argparse
 import os
@@ -38,6 +38,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sandbox-port", type=int, default=8765, help="the sandbox's port (default 8765)")
     parser.add_argument(
         "--data-dir", type=Path, help="keep everything in this folder; default: a passing one"
+    )
+    parser.add_argument(
+        "--misbehave",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="a fault of the sandbox",
     )
     return parser.parse_args()
 
@@ -147,7 +154,8 @@ def play(options: argparse.Namespace, folder: Path, children: Children) -> int:
     """Run the demo; return the exit code."""
     suffix = secrets.token_hex(3)
     prepare_environment(folder, suffix)
-    sandbox = start_sandbox(children, folder, options.sandbox_port, START_SECONDS)
+    faults = [f"--misbehave={fault}" for fault in options.misbehave]
+    sandbox = start_sandbox(children, folder, options.sandbox_port, faults, START_SECONDS)
     os.environ.update(sandbox.settings)
     prepare_database()
     from demo_parts.table import LiveTable, Since, differences, rows

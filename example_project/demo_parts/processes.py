@@ -1,5 +1,6 @@
 """Starts child processes, watches them, and ends every one of them with all that it has started itself."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -61,17 +62,13 @@ class Child:
 
     def end(self, deadline: float) -> None:
         """Wait for the process, then kill what is left of its group."""
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            pass
         while time.monotonic() < deadline and self._group_lives():
             time.sleep(0.05)
-        try:
+        # Nothing is left of most groups (macOS says "not permitted" for one of zombies).
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            # Nothing is left of the group (macOS says "not permitted" for one of zombies).
-            pass
         self.process.wait()
 
     def _group_lives(self) -> bool:

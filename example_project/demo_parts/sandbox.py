@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,9 @@ class SandboxProcess:
     settings: dict[str, str]
 
 
-def start_sandbox(children: Children, folder: Path, port: int, seconds: float) -> SandboxProcess:
+def start_sandbox(
+    children: Children, folder: Path, port: int, faults: Sequence[str], seconds: float
+) -> SandboxProcess:
     """Start the sandbox and wait until it serves.
 
     Raises:
@@ -31,7 +34,7 @@ def start_sandbox(children: Children, folder: Path, port: int, seconds: float) -
     """
     command = [sys.executable, "-m", "django_koomalooma.sandbox"]
     options = [f"--port={port}", f"--ledger={folder / 'ledger.jsonl'}"]
-    child = children.start("sandbox", [*command, *options], os.environ)
+    child = children.start("sandbox", [*command, *options, *faults], os.environ)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         said = child.log.read_text(errors="replace")

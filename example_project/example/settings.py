@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kombu import Queue
+from kombu.entity import Queue
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("EXAMPLE_DATA_DIR") or BASE_DIR / ".run")

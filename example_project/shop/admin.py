@@ -1,5 +1,7 @@
 """The shop's back office: products, orders, and what staff do with an order (cancel, refund in part)."""
 
+from typing import TYPE_CHECKING
+
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.forms import ModelForm
@@ -8,16 +10,25 @@ from django.http import HttpRequest
 from shop import checkout
 from shop.models import Order, OrderLine, OrderStatus, Product
 
+if TYPE_CHECKING:
+    # Generic for the type checker only; at run time Django's classes take no brackets.
+    ProductBase = admin.ModelAdmin[Product]
+    OrderBase = admin.ModelAdmin[Order]
+    LineBase = admin.TabularInline[OrderLine, Order]
+else:
+    ProductBase = OrderBase = admin.ModelAdmin
+    LineBase = admin.TabularInline
+
 
 @admin.register(Product)
-class ProductAdmin(admin.ModelAdmin[Product]):
+class ProductAdmin(ProductBase):
     """Edit what the shop sells."""
 
     list_display = ("name", "price")
     prepopulated_fields = {"slug": ("name",)}
 
 
-class OrderLineInline(admin.TabularInline[OrderLine, Order]):
+class OrderLineInline(LineBase):
     """Show the lines of an order."""
 
     model = OrderLine
@@ -31,7 +42,7 @@ class OrderLineInline(admin.TabularInline[OrderLine, Order]):
 
 
 @admin.register(Order)
-class OrderAdmin(admin.ModelAdmin[Order]):
+class OrderAdmin(OrderBase):
     """Look at orders, cancel them and pay back a part."""
 
     list_display = ("number", "status", "email", "total", "refunded_total", "currency", "paid_at")
@@ -54,7 +65,7 @@ class OrderAdmin(admin.ModelAdmin[Order]):
         may_refund = obj is not None and obj.status == OrderStatus.PAID
         return self.fields[:-1] if may_refund else self.fields
 
-    def save_model(self, request: HttpRequest, obj: Order, form: ModelForm[Order], change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Order, form: "ModelForm[Order]", change: bool) -> None:
         """Refund through the same verb as everybody else, so that the points follow."""
         if "refunded_total" not in form.changed_data:
             return

@@ -1,18 +1,27 @@
 """The forms of the storefront."""
 
+from typing import TYPE_CHECKING
+
 from django import forms
 from django.contrib.auth.forms import UserCreationForm
 from django.contrib.auth.models import User
 
+if TYPE_CHECKING:
+    # Generic for the type checker only; at run time Django's form takes no brackets.
+    AccountForm = UserCreationForm[User]
+else:
+    AccountForm = UserCreationForm
 
-class SignUpForm(UserCreationForm[User]):
+
+class SignUpForm(AccountForm):
     """Open an account."""
 
     email = forms.EmailField()
 
-    class Meta(UserCreationForm.Meta):
+    class Meta:
         model = User
         fields = ("username", "email")
+        help_texts = {"username": ""}
 
 
 class CheckoutForm(forms.Form):

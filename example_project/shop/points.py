@@ -52,9 +52,9 @@ class Points:
     text: str
 
 
-ON_THEIR_WAY = Points("waiting", "on their way")
+ON_THEIR_WAY = Points("waiting", "points on their way")
 NONE = Points("none", "no points")
-BEING_CHECKED = Points("waiting", "being checked")
+BEING_CHECKED = Points("waiting", "points are being checked")
 
 
 def points_of(order: Order) -> Points:
@@ -66,7 +66,7 @@ def points_of(order: Order) -> Points:
         case CommitmentStatus.ISSUED if commitment.loyalty_units is not None:
             return Points("issued", f"{commitment.loyalty_units:,} points")
         case CommitmentStatus.ISSUED:
-            return Points("issued", "sent")
+            return Points("issued", "points sent")
         case CommitmentStatus.QUEUED | CommitmentStatus.SENDING:
             return ON_THEIR_WAY
         case CommitmentStatus.CANCELLED | CommitmentStatus.SKIPPED:

@@ -5,7 +5,7 @@ from django.contrib.auth import login
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -26,11 +26,10 @@ def customer(request: HttpRequest) -> User | None:
 
 
 def orders_of(request: HttpRequest) -> QuerySet[Order]:
-    """Return the orders that this visitor may see: the own ones, or those of a guest's session."""
+    """Return the orders that this visitor may see: the own ones, and those placed as a guest."""
+    from_this_session = Q(user=None, number__in=request.session.get(GUEST_ORDERS, []))
     user = customer(request)
-    if user is None:
-        return Order.objects.filter(number__in=request.session.get(GUEST_ORDERS, []))
-    return Order.objects.filter(user=user)
+    return Order.objects.filter(from_this_session if user is None else from_this_session | Q(user=user))
 
 
 @require_safe
