@@ -119,10 +119,10 @@ FAULTS: dict[str, Fault] = {
         {"status": 307, "location": None},
     ),
     "own_user_id": Fault(
-        "For users: knows the user by an id of its own, and answers it in the field `name`.",
+        "For users: knows the user by an id of its own, and answers it in the field `field`.",
         True,
         spoilt.own_user_id,
-        {"name": "user_id", "user_id": "koo-7/é"},
+        {"field": "user_id", "user_id": "koo-7/é"},
     ),
 }
 
@@ -151,6 +151,7 @@ class Orders:
     def add(
         self,
         name: str,
+        /,
         *,
         times: int | None = 1,
         call: Aim = "commitments",

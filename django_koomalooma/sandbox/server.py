@@ -223,7 +223,7 @@ class Sandbox:
             while not stopping.is_set() and self._exchange(wire):
                 pass
         except Unreadable as error:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(HungUp, OSError):
                 reply = Reply.of(error.status, {"error": str(error)})
                 wire.send(reply.head(keep_alive=False) + reply.body)
                 wire.finish()

@@ -160,4 +160,4 @@ def redirect(wire: Wire, request: Request, reply: Reply, options: Options) -> No
 
 
 def own_user_id(wire: Wire, request: Request, reply: Reply, options: Options) -> None:
-    _send(wire, Reply.of(201, {**json.loads(reply.body), options["name"]: options["user_id"]}))
+    _send(wire, Reply.of(201, {**json.loads(reply.body), options["field"]: options["user_id"]}))

@@ -6,8 +6,10 @@ Owns bytes and nothing else; what an answer says is decided in rules.py, how it 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -193,9 +195,17 @@ class Wire:
             self._sock.settimeout(None)
 
     def finish(self) -> None:
-        """Close in good order, so that the client sees an end and not a reset even if bytes lie unread."""
+        """Close in good order, so that the client sees an end and not a reset even if bytes lie unread.
+
+        Closing with unread bytes sends a reset, so the client is given a second to close first.
+        """
         self._sock.shutdown(socket.SHUT_WR)
-        self.wait(0.05)
+        if sys.platform == "linux":
+            poll = select.poll()
+            poll.register(self._sock, select.POLLRDHUP)
+            poll.poll(1000)
+        else:
+            self.wait(0.1)
 
     def reset(self) -> None:
         """Close with a TCP reset."""
