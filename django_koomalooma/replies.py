@@ -49,7 +49,12 @@ def read_json(body: bytes) -> Any:
         value = json.loads(body, parse_float=_finite, parse_int=_integer, parse_constant=str)
         return _keepable(value, 0)
     except (ValueError, RecursionError):
-        return {"raw": storable(body[:_LONGEST_RAW].decode("utf-8", "replace"))}
+        return {"raw": cut_text(body)}
+
+
+def cut_text(body: bytes, longest: int = _LONGEST_RAW) -> str:
+    """Return the first ``longest`` bytes of an answer as text that every database keeps."""
+    return storable(body[:longest].decode("utf-8", "replace"))
 
 
 def read_commitment(body: bytes) -> CommitmentReply:

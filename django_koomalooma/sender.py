@@ -36,6 +36,7 @@ class Call:
 
     pk: int
     number: int
+    lease: uuid.UUID
     customer: Customer
     session_id: str
     campaign_id: str
