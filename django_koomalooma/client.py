@@ -6,7 +6,6 @@ sockets and the wire flag live in `transport.py`.
 
 from __future__ import annotations
 
-import email.utils
 import enum
 import http.client
 import json
@@ -23,10 +22,11 @@ from urllib.parse import quote
 
 import requests
 import urllib3.exceptions
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from . import exceptions
 from .endpoint import Endpoint
-from .transport import WIRE_ERRORS, Transport, read_body
+from .transport import WIRE_ERRORS, Transport, chain, read_body, read_retry_after
 from .wire import WireCall, clock
 
 __all__ = ["Answer", "PartnerClient", "Verdict", "clock", "looks_like_commitment"]
@@ -34,8 +34,6 @@ __all__ = ["Answer", "PartnerClient", "Verdict", "clock", "looks_like_commitment
 logger = logging.getLogger(__name__)
 
 MAX_ERROR = 2 * 1024
-MAX_RETRY_AFTER = 3600.0
-DEFAULT_RETRY_AFTER = 60.0
 
 
 class Verdict(enum.StrEnum):
@@ -127,6 +125,7 @@ USER_TABLE = (
 #: Exceptions before the first byte that a person has to mend; after any other the call may be repeated.
 MISCONFIGURED = (
     ssl.SSLCertVerificationError,
+    CertificateError,
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidHeader,
     requests.exceptions.InvalidSchema,
@@ -145,7 +144,7 @@ FAILURES: Mapping[Verdict, type[exceptions.CallFailed]] = {
 
 
 def _verdict_unsent(error: BaseException | None) -> Verdict:
-    if any(isinstance(link, MISCONFIGURED) for link in _chain(error)):
+    if any(isinstance(link, MISCONFIGURED) for link in chain(error)):
         return Verdict.MISCONFIGURED
     return Verdict.NOT_SENT
 
@@ -155,14 +154,6 @@ def _verdict_answered(table: tuple[_Row, ...], status: int, body: bytes) -> Verd
         if status in row.statuses and row.body(body):
             return row.verdict
     return Verdict.IN_DOUBT
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    links: list[BaseException] = []
-    while error is not None and error not in links and len(links) < 10:
-        links.append(error)
-        error = error.__cause__ or error.__context__
-    return links
 
 
 class PartnerClient:
@@ -285,6 +276,16 @@ class PartnerClient:
     def _call(
         self, path: str, payload: dict[str, str], table: tuple[_Row, ...], send_before: float | None
     ) -> Answer:
+        answer = self._exchange(path, payload, table, send_before)
+        if answer.verdict is not Verdict.ANSWERED:
+            # Raised here and not further down, so that a traceback with local variables shows the scrubbed
+            # answer only, and no exception of the wire hangs on to it.
+            raise FAILURES.get(answer.verdict, exceptions.MayHaveArrived)(answer)
+        return answer
+
+    def _exchange(
+        self, path: str, payload: dict[str, str], table: tuple[_Row, ...], send_before: float | None
+    ) -> Answer:
         """Make one call, at most once, and judge it."""
         request_body = json.dumps(payload)
         call = WireCall(send_before)
@@ -312,10 +313,7 @@ class PartnerClient:
             verdict = Verdict.IN_DOUBT
         else:
             verdict = _verdict_unsent(failure)
-        text = "; ".join(f"{type(link).__name__}: {link}" for link in _chain(failure))
-        if call.overdue:
-            text = f"The call's total time ran out; {text}"
-        answer = Answer(
+        return Answer(
             verdict=verdict,
             method="POST",
             path=self._endpoint.path + path,
@@ -324,14 +322,16 @@ class PartnerClient:
             http_status=status,
             body=self._endpoint.scrub(body),
             complete=complete,
-            error=_tidy(self._endpoint.scrub(text.encode(errors="replace"))),
-            retry_after=_read_retry_after(retry_after) if verdict is Verdict.LATER else None,
+            error=self._describe(failure, call),
+            retry_after=read_retry_after(retry_after) if verdict is Verdict.LATER else None,
             duration=time.monotonic() - started,
         )
-        del failure
-        if verdict is not Verdict.ANSWERED:
-            raise FAILURES.get(verdict, exceptions.MayHaveArrived)(answer)
-        return answer
+
+    def _describe(self, failure: BaseException | None, call: WireCall) -> str:
+        parts = ["the call's total time ran out"] if call.overdue else []
+        parts += [f"{type(link).__name__}: {link}" for link in chain(failure)]
+        text = self._endpoint.scrub("; ".join(parts).encode(errors="replace"))[:MAX_ERROR]
+        return re.sub(r"[\x00-\x1f\x7f]+", " ", text.decode(errors="ignore"))
 
     def _transport_of_this_process(self) -> Transport:
         if self._transport.pid != os.getpid():
@@ -350,20 +350,3 @@ def _segment(user_id: str) -> str:
         return quote(user_id, safe="")
     except UnicodeError:
         return ""
-
-
-def _read_retry_after(value: str | None) -> float:
-    """Read seconds or a date (RFC 9110, 10.2.3): at least one second, at most an hour."""
-    seconds = DEFAULT_RETRY_AFTER
-    if value and value.isascii() and value.isdecimal():
-        seconds = float(value)
-    elif value:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            seconds = DEFAULT_RETRY_AFTER
-    return min(max(seconds, 1.0), MAX_RETRY_AFTER)
-
-
-def _tidy(text: bytes) -> str:
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", text[:MAX_ERROR].decode(errors="ignore"))

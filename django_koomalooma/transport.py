@@ -6,9 +6,11 @@ Built on requests' adapter without a Session, so that redirects, retries and the
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import http.client
 import os
 import ssl
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -18,10 +20,13 @@ import requests
 import urllib3
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
 
 from .wire import Watchdog, WireCall, WireHTTPPool, WireHTTPSPool, this_thread
 
 MAX_BODY = 64 * 1024
+MAX_RETRY_AFTER = 3600.0
+DEFAULT_RETRY_AFTER = 60.0
 #: What the wire may raise. Anything else (KeyboardInterrupt, a soft time limit, a bug of ours) passes through
 #: as it is, and the caller takes each exception that is not a CallFailed as in doubt.
 WIRE_ERRORS = (
@@ -88,10 +93,16 @@ class _Adapter(HTTPAdapter):
 
 
 def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    """Make one context for all connections: reading the bundle anew for each costs more than the handshake."""
+    # urllib3's own context, because urllib3 1.26 checks host names itself and wants them unchecked here.
+    context = create_urllib3_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     place = ca_bundle or DEFAULT_CA_BUNDLE_PATH
     if os.path.isdir(place):
-        return ssl.create_default_context(capath=place)
-    return ssl.create_default_context(cafile=place)
+        context.load_verify_locations(capath=place)
+    else:
+        context.load_verify_locations(cafile=place)
+    return context
 
 
 class Transport:
@@ -182,3 +193,28 @@ def read_body(raw: Any, call: WireCall) -> tuple[bytes, bool, BaseException | No
     except (*WIRE_ERRORS, zlib.error) as error:
         return body, False, error
     return body, complete, None
+
+
+def read_retry_after(value: str | None) -> float:
+    """Read seconds or a date (RFC 9110, 10.2.3): at least one second, at most an hour."""
+    seconds = DEFAULT_RETRY_AFTER
+    if value and value.isascii() and value.isdecimal():
+        seconds = float(value)
+    elif value:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            seconds = DEFAULT_RETRY_AFTER
+    return min(max(seconds, 1.0), MAX_RETRY_AFTER)
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    """Return the exception and those that led to it, at most ten: urllib3 keeps some as arguments only."""
+    links: list[BaseException] = []
+    waiting = [error]
+    while waiting and len(links) < 10:
+        link = waiting.pop(0)
+        if isinstance(link, BaseException) and not any(link is known for known in links):
+            links.append(link)
+            waiting += [link.__cause__, link.__context__, *link.args]
+    return links
