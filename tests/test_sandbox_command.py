@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,41 @@ def test_the_command_takes_up_a_ledger_and_its_campaigns(tmp_path: Path) -> None
 
     assert answer["loyalty_units"] == 80
     assert "its ledger holds 2 bookings" in rest
+
+
+def test_whatever_was_answered_before_a_kill_is_in_the_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    with Sandbox(ledger=path) as before:
+        call(before, "/api/users", USER)
+    process = run_command(*ALONE, "--port=0", f"--ledger={path}")
+    first = process.stdout.readline() if process.stdout else ""
+    port = int(re.findall(r":(\d+)/api", first)[0])
+    answered: list[str] = []
+
+    def book_until_it_dies() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while True:
+                connection.request("POST", COMMITMENTS, json.dumps(COMMITMENT), HEADERS)
+                answered.append(json.loads(connection.getresponse().read())["id"])
+        connection.close()
+
+    clients = [threading.Thread(target=book_until_it_dies) for _ in range(4)]
+    for client in clients:
+        client.start()
+    while len(answered) < 100:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=10)
+    for client in clients:
+        client.join(10)
+    with Sandbox(ledger=path) as after:
+        call(after, COMMITMENTS, COMMITMENT)
+
+    bookings = after.bookings()
+    assert {booking["id"] for booking in bookings} >= set(answered)
+    assert [booking["n"] for booking in bookings] == list(range(1, len(bookings) + 1))
+    assert len(answered) + 1 <= len(bookings) <= len(answered) + 1 + len(clients)
 
 
 def test_importing_the_sandbox_loads_neither_django_nor_requests() -> None:

@@ -302,6 +302,18 @@ def test_a_fault_is_aimed_at_one_kind_of_call_and_lasts_as_long_as_ordered(sandb
     assert call(sandbox, "/api/users", USER)[0] == 201
 
 
+def test_a_fault_is_found_also_when_the_first_line_comes_in_pieces(sandbox: Sandbox) -> None:
+    sandbox.misbehave("close_before_reading")
+    with socket.create_connection((sandbox.host, sandbox.port), timeout=10) as client:
+        client.sendall(b"POST /api/users/u1/comm")
+        time.sleep(0.05)
+        client.sendall(b"itments HTTP/1.1\r\n")
+
+        assert client.recv(1) == b""
+
+    assert sandbox.requests()["last"][-1]["fault"] == "close_before_reading"
+
+
 def test_a_fault_of_no_probability_never_happens(sandbox: Sandbox) -> None:
     sandbox.misbehave("status", probability=0.0, times=None)
 

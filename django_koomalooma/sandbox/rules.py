@@ -109,7 +109,7 @@ class Rules:
         *,
         token: str,
         partner_id: str,
-        percent: Decimal,
+        any_campaign: CampaignRule,
         campaigns: Mapping[str, object] | None,
         daily_cap: int | None,
         monthly_cap: int | None,
@@ -119,7 +119,7 @@ class Rules:
         self.partner_id = partner_id
         self.daily_cap = daily_cap
         self.monthly_cap = monthly_cap
-        self._any_campaign = CampaignRule(percent=percent)
+        self._any_campaign = any_campaign
         self._campaigns = None
         if campaigns is not None:
             self._campaigns = {name: CampaignRule.read(name, value) for name, value in campaigns.items()}

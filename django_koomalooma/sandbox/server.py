@@ -12,7 +12,6 @@ import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ class Sandbox:
         partner_id: str = DEFAULT_PARTNER_ID,
         ledger: Path | str | None = None,
         campaigns: Mapping[str, object] | None = None,
-        percent: float | str | Decimal = 5,
+        percent: float = 5,
         daily_cap: int | None = None,
         monthly_cap: int | None = None,
         latency: float = 0.0,
@@ -67,7 +66,7 @@ class Sandbox:
             self.ledger,
             token=token,
             partner_id=partner_id,
-            percent=CampaignRule.read("any", {"percent": float(percent)}).percent or Decimal(0),
+            any_campaign=CampaignRule.read("any", {"percent": percent}),
             campaigns=campaigns,
             daily_cap=daily_cap,
             monthly_cap=monthly_cap,

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+LONGEST_LINE = 4096
 MAX_HEAD = 64 * 1024
 MAX_BODY = 1024 * 1024
 JSON_TYPE = "application/json"
@@ -103,9 +104,12 @@ class Wire:
         Raises:
             HungUp: the client closed the connection.
         """
-        seen = self._buffer or self._sock.recv(4096, socket.MSG_PEEK)
-        if not seen:
-            raise HungUp
+        seen = self._buffer or self._peek()
+        tries = 0
+        while b"\r\n" not in seen and len(seen) < LONGEST_LINE and tries < 200:
+            self.wait(0.005)  # the line comes in pieces: rare, and a peek cannot wait for more
+            seen = self._buffer + self._peek()
+            tries += 1
         words = seen.partition(b"\r\n")[0].decode("latin-1").split(" ")
         return Request(method=words[0], path=words[1] if len(words) > 1 else "")
 
@@ -211,6 +215,12 @@ class Wire:
         """Close with a TCP reset."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._sock.close()
+
+    def _peek(self) -> bytes:
+        seen = self._sock.recv(LONGEST_LINE, socket.MSG_PEEK)
+        if not seen:
+            raise HungUp
+        return seen
 
     def _receive(self) -> None:
         data = self._sock.recv(65536)
