@@ -113,6 +113,7 @@ class Proxy:
     def __init__(self, port: int, *, answer_bytes: int | None = None) -> None:
         self._target = ("127.0.0.1", port)
         self._answer_bytes = answer_bytes
+        self.answered = 0  #: bytes that came back from the broker so far
         self._flowing = threading.Event()
         self._flowing.set()
         self._ended = threading.Event()
@@ -165,6 +166,7 @@ class Proxy:
                     if source is client:
                         broker.sendall(data)
                     elif left is None:
+                        self.answered += len(data)
                         client.sendall(data)
                     else:
                         client.sendall(data[:left])

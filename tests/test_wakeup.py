@@ -133,11 +133,23 @@ def fault(name: str) -> Iterator[str]:
             return
         if transport == "rabbitmq":
             parts = urlsplit(services.RABBITMQ)
-            cut = 560 if state == "silent inside a frame" else None
-            proxy = stack.enter_context(broker_faults.Proxy(parts.port or 5672, answer_bytes=cut))
+
+            def through(proxy: broker_faults.Proxy) -> str:
+                stack.enter_context(proxy)
+                address = f"{parts.username}:{parts.password}@127.0.0.1:{proxy.port}"
+                return parts._replace(netloc=address).geturl()
+
+            whole = broker_faults.Proxy(parts.port or 5672)
+            url = through(whole)
             if state == "frozen":
-                proxy.freeze()
-            yield parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{proxy.port}").geturl()
+                whole.freeze()
+            else:
+                with Celery(broker=url, set_as_current=False, fixups=[]).connection_for_write() as connection:
+                    connection.connect()
+                    handshake = whole.answered
+                # The handshake comes through, then three bytes of the next frame.
+                url = through(broker_faults.Proxy(parts.port or 5672, answer_bytes=handshake + 3))
+            yield url
             return
         make_port = {
             "refused": broker_faults.refused_port,
@@ -392,6 +404,26 @@ def test_after_a_failure_there_is_a_pause_and_then_what_came_meanwhile_is_told(
 
 def test_the_pauses_are_one_second_and_thirty() -> None:
     assert (wakeup.QUIET, wakeup.BACK_OFF, wakeup.TIMEOUT) == (1.0, 30.0, 0.2)
+
+
+def test_what_is_committed_while_a_wake_up_is_on_its_way_gets_another(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Celery | None] = []
+
+    def commit_meanwhile(app: Celery | None = None) -> bool:
+        tried.append(app)
+        if len(tried) == 1:
+            wakeup.notify()
+        return True
+
+    monkeypatch.setattr(wakeup, "publish", commit_meanwhile)
+    monkeypatch.setattr(wakeup, "QUIET", 0.01)
+    make_app()
+
+    wakeup.notify()
+
+    assert wait_for(lambda: len(tried) == 2)
 
 
 @pytest.mark.filterwarnings(
