@@ -12,6 +12,8 @@ from django_koomalooma import earning
 from django_koomalooma.sandbox import Sandbox
 from tests import services
 
+pytest_plugins = ["django_koomalooma.testing"]
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a server that is not there; where nothing may be skipped, fail."""

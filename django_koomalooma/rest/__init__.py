@@ -1,0 +1,1 @@
+"""Two addresses for a shop's own front end: the customer's points, and what the widget needs."""

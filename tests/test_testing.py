@@ -1,0 +1,71 @@
+"""The fixture that shops use in their own tests."""
+
+from __future__ import annotations
+
+import pytest
+from django.conf import settings as django_settings
+
+from django_koomalooma.conf import conf
+from django_koomalooma.earning import earn
+from django_koomalooma.statuses import CommitmentStatus
+from django_koomalooma.testing import Koomalooma
+from tests.factories import make_event
+
+pytestmark = pytest.mark.django_db
+
+
+def test_what_a_shop_earns_is_booked_in_the_sandbox(koomalooma: Koomalooma) -> None:
+    koomalooma.campaign()
+    row = earn(make_event(reference="A-1"))
+
+    run = koomalooma.deliver()
+
+    row.refresh_from_db()
+    (booking,) = koomalooma.bookings()
+    assert (run.issued, run.more) == (1, False)
+    assert (row.status, row.loyalty_units) == (CommitmentStatus.ISSUED, 500)
+    assert (booking["transaction_value"], booking["loyalty_units"]) == ("100.00", 500)
+
+
+def test_a_fault_shows_what_the_shop_will_see(koomalooma: Koomalooma) -> None:
+    koomalooma.campaign()
+    lost, sent = earn(make_event(reference="A-1")), earn(make_event(reference="A-2"))
+    koomalooma.misbehave("close_after_booking")
+
+    run = koomalooma.deliver()
+
+    lost.refresh_from_db()
+    sent.refresh_from_db()
+    assert (run.in_doubt, run.issued) == (1, 1)
+    assert {lost.status, sent.status} == {CommitmentStatus.IN_DOUBT, CommitmentStatus.ISSUED}
+    assert len(koomalooma.bookings()) == 2
+
+
+def test_a_fault_can_be_withdrawn(koomalooma: Koomalooma) -> None:
+    koomalooma.campaign()
+    koomalooma.misbehave("status", times=None, status=400)
+    koomalooma.behave()
+    earn(make_event())
+
+    run = koomalooma.deliver()
+
+    assert (run.issued, run.refused) == (1, 0)
+
+
+def test_a_campaign_takes_the_fields_that_a_test_needs(koomalooma: Koomalooma) -> None:
+    koomalooma.campaign("signup", fixed_value=20, remote_id="welcome")
+    earn(make_event(goal="signup", value=0))
+
+    koomalooma.deliver()
+
+    (booking,) = koomalooma.bookings()
+    assert (booking["campaign_id"], booking["transaction_value"]) == ("welcome", "20.00")
+
+
+def test_nothing_of_the_shops_own_settings_can_lead_elsewhere(koomalooma: Koomalooma) -> None:
+    assert conf.api_url == koomalooma.sandbox.url
+    assert (conf.mode, conf.wake_up, conf.proxies, conf.ca_bundle) == ("live", False, {}, None)
+
+
+def test_the_settings_are_the_shops_again_after_the_test() -> None:
+    assert django_settings.KOOMALOOMA_API_URL == "http://127.0.0.1:9/api"
