@@ -57,7 +57,7 @@ class Koomalooma:
         return total
 
     def bookings(self) -> list[dict[str, Any]]:
-        """Return what koomalooma has booked, oldest first, with ``transaction_value``, ``loyalty_units``, …"""
+        """Return what koomalooma has booked, oldest first, as dicts (``transaction_value``, …)."""
         return self.sandbox.bookings()
 
     def misbehave(

@@ -7,11 +7,14 @@ from decimal import Decimal
 
 import pytest
 from django.apps import apps
-from django.test import Client
+from django.contrib.auth import get_user_model
+from django.test import Client, RequestFactory
 from django.urls import include, path
 from django.utils import timezone
 from pytest_django import Settings
+from rest_framework.test import force_authenticate
 
+from django_koomalooma.rest.views import CommitmentListView
 from django_koomalooma.widget import SESSION_KEY
 from tests.factories import CampaignFactory, CommitmentFactory, UserFactory
 
@@ -128,6 +131,16 @@ def test_a_visitor_who_is_not_signed_in_is_refused(client: Client) -> None:
 
     assert answer.status_code in {401, 403}
     assert "results" not in answer.json()
+
+
+def test_a_token_user_without_a_row_sees_no_guests_points(rf: RequestFactory) -> None:
+    CommitmentFactory(user=None, email_hash="0" * 64)
+    request = rf.get("/")
+    force_authenticate(request, get_user_model()(username="from a token"))
+
+    answer = CommitmentListView.as_view()(request)
+
+    assert answer.data["results"] == []
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])

@@ -20,7 +20,7 @@ class CommitmentSerializer(serializers.ModelSerializer[Commitment]):
     """
 
     code = serializers.CharField(source="trace_key")
-    value = serializers.SerializerMethodField()
+    value = serializers.SerializerMethodField("read_value")  # DRF has a get_value of its own
     points = serializers.IntegerField(source="loyalty_units")
     sends_at = serializers.SerializerMethodField()
     koomalooma = serializers.SerializerMethodField()
@@ -44,7 +44,7 @@ class CommitmentSerializer(serializers.ModelSerializer[Commitment]):
         )
         read_only_fields = fields
 
-    def get_value(self, row: Commitment) -> str:
+    def read_value(self, row: Commitment) -> str:
         """Return what it is worth now, as ``"1234.50"``."""
         return format_amount(row.net_value, row.currency)
 
@@ -53,7 +53,7 @@ class CommitmentSerializer(serializers.ModelSerializer[Commitment]):
         return row.due_at if row.status == CommitmentStatus.QUEUED else None
 
     def get_koomalooma(self, row: Commitment) -> dict[str, Any] | None:
-        """Return the fifteen fields of koomalooma's answer, unknown ones ``null``; ``null`` before it was sent."""
+        """Return the fifteen fields of koomalooma's answer, unknown ones ``null``; before that ``null``."""
         if row.status != CommitmentStatus.ISSUED:
             return None
         reply = row.reply if isinstance(row.reply, dict) else {}

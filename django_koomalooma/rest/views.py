@@ -44,7 +44,10 @@ class CommitmentListView(_Renderers, generics.ListAPIView[Commitment]):
 
     def get_queryset(self) -> QuerySet[Commitment]:
         """Return the customer's own rows. By key: a stateless token's user is no row of the user table."""
-        return Commitment.objects.filter(user_id=self.request.user.pk).order_by("-occurred_at", "-id")
+        pk = self.request.user.pk
+        if pk is None:  # would find the rows of all guests
+            return Commitment.objects.none()
+        return Commitment.objects.filter(user_id=pk).order_by("-occurred_at", "-id")
 
 
 @method_decorator(never_cache, name="dispatch")
