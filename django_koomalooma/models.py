@@ -188,6 +188,7 @@ class KoomaloomaUser(models.Model):
     class Meta:
         verbose_name = _("customer")
         verbose_name_plural = _("customers")
+        indexes = [models.Index(fields=["remote_id"], name="koomalooma_user_remote_id")]
 
     def __str__(self) -> str:
         return str(self.user) if self.user_id else f"{_('Guest')} {self.partner_user_id[:8]}"
@@ -281,6 +282,10 @@ class Commitment(models.Model):
                 fields=["issued_at"], name="koomalooma_issued", condition=Q(issued_at__isnull=False)
             ),
             models.Index(fields=["status", "id"], name="koomalooma_status"),
+            # For the staff's lists and searches: each looks at a page, whatever the table holds.
+            models.Index(fields=["goal", "id"], name="koomalooma_goal"),
+            models.Index(fields=["created_at"], name="koomalooma_created"),
+            models.Index(fields=["remote_id"], name="koomalooma_remote_id"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -343,6 +348,35 @@ class DeliveryAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.number}: {self.outcome or _('under way')}"
+
+
+class Decision(models.Model):
+    """What a person decided about a commitment, or what came in late: written once, never changed."""
+
+    commitment = models.ForeignKey(Commitment, on_delete=models.CASCADE, related_name="decisions")
+    what = models.CharField(_("what"), max_length=20)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        db_constraint=False,
+        related_name="+",
+    )
+    by = models.CharField(_("who"), max_length=150)
+    at = models.DateTimeField(_("when"))
+    why = models.TextField(_("why"), blank=True)
+    before = models.CharField(_("before"), max_length=12, choices=CommitmentStatus.choices)
+    after = models.CharField(_("after"), max_length=12, choices=CommitmentStatus.choices)
+    details = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name = _("decision")
+        verbose_name_plural = _("decisions")
+        ordering = ("commitment", "id")
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.by}"
 
 
 class Gate(models.Model):
