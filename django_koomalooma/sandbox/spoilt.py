@@ -1,5 +1,6 @@
 """How each fault of the catalogue spoils an answer, from a clean close to JSON of endless depth.
 
+What each function does is said by its sentence in the catalogue (faults.py), and only there.
 A function returns when the connection may serve the next request; it raises HungUp to end it.
 """
 
