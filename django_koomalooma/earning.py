@@ -15,7 +15,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.db import DataError, IntegrityError, models, router, transaction
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, Q, Value, When
 from django.db.models.signals import post_delete, post_save
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
@@ -34,6 +34,7 @@ logger = logging.getLogger("django_koomalooma")
 NO_CAMPAIGN = "No campaign rewards this yet."
 DRY_RUN = "Dry run: nothing was sent."
 BEFORE_EVENT = "Changed by the shop before it was paid."
+OFF = "KOOMALOOMA_MODE is off: nothing is recorded."
 WITHDRAWN = "Withdrawn by the shop."
 _CAMPAIGNS_FOR = 10.0
 
@@ -115,7 +116,7 @@ def earn(event: EarningEvent) -> Commitment:
     """
     using = router.db_for_write(Commitment)
     if conf.mode == "off":
-        return Commitment(status=CommitmentStatus.SKIPPED, reason="KOOMALOOMA_MODE is off.", goal=event.goal)
+        return Commitment(status=CommitmentStatus.SKIPPED, reason=OFF, goal=event.goal)
     policy = get_policy()
     try:
         row = _record(event, policy, using)
@@ -170,16 +171,21 @@ def cancel(goal: str, reference: str, reason: str = "", site: str = "") -> Commi
     using = router.db_for_write(Commitment)
 
     def change(row: Commitment) -> dict[str, Any]:
-        waits = When(status=CommitmentStatus.QUEUED, then=Value(CommitmentStatus.CANCELLED.value))
+        waits = Q(status=CommitmentStatus.QUEUED)
         return {
             "net_value": Decimal(0),
             "withdrawn_at": timezone.now(),
             "reason": Case(
-                When(status=CommitmentStatus.QUEUED, then=Value(storable(reason) or WITHDRAWN)),
+                When(waits, then=Value(storable(reason) or WITHDRAWN)),
                 default=F("reason"),
+                output_field=models.TextField(),
             ),
-            "due_at": Case(When(status=CommitmentStatus.QUEUED, then=None), default=F("due_at")),
-            "status": Case(waits, default=F("status")),
+            "due_at": Case(When(waits, then=None), default=F("due_at")),
+            "status": Case(
+                When(waits, then=Value(CommitmentStatus.CANCELLED)),
+                default=F("status"),
+                output_field=models.CharField(),
+            ),
         }
 
     return _change(cancellation, change, using)
@@ -188,18 +194,24 @@ def cancel(goal: str, reference: str, reason: str = "", site: str = "") -> Commi
 def _change(
     change: Amendment | Cancellation, values: Callable[[Commitment], dict[str, Any]], using: str
 ) -> Commitment:
-    """Write ``values`` into the event's row in one guarded UPDATE, or leave a row that the event will find."""
-    row = _find(change.site, change.goal, change.reference, using)
-    if row is None and conf.mode != "off":
-        try:
-            with transaction.atomic(using=using):
-                return _leave(change, using)
-        except IntegrityError:
-            row = _find(change.site, change.goal, change.reference, using)
-    if row is None:
-        return Commitment(status=CommitmentStatus.SKIPPED, reason="KOOMALOOMA_MODE is off.", goal=change.goal)
-    Commitment.objects.using(using).filter(pk=row.pk).update(**values(row), updated_at=timezone.now())
-    row.refresh_from_db(using=using)
+    """Write ``values`` into the event's row in one UPDATE, or leave a row that the event will find.
+
+    In a savepoint, so that a failure of ours is not the shop's order's.
+    """
+    if conf.mode == "off":
+        return Commitment(status=CommitmentStatus.SKIPPED, reason=OFF, goal=change.goal)
+    with transaction.atomic(using=using):
+        row = _find(change.site, change.goal, change.reference, using)
+        if row is None:
+            try:
+                with transaction.atomic(using=using):
+                    return _leave(change, using)
+            except IntegrityError:
+                row = _find(change.site, change.goal, change.reference, using)
+                if row is None:
+                    raise
+        Commitment.objects.using(using).filter(pk=row.pk).update(**values(row), updated_at=timezone.now())
+        row.refresh_from_db(using=using)
     return row
 
 
