@@ -2,6 +2,7 @@
 table that shows how the points follow. `--once` stops by itself and compares it with the sandbox's ledger."""
 
 import argparse
+import contextlib
 import os
 import secrets
 import shutil
@@ -10,13 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import requests
-
-from demo_parts.processes import Child, ChildDied, Children, wait_for_file
+from demo_parts.processes import BUSY_GRACE, IDLE_GRACE, Child, ChildDied, Children, wait_for_file
 from demo_parts.sandbox import start_sandbox
 from demo_parts.shoppers import ERRANDS, run_errand
 
@@ -49,7 +47,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextmanager
+@contextlib.contextmanager
 def data_folder(wanted: Path | None) -> Iterator[Path]:
     """Give a folder to work in; a temporary one is removed at the end."""
     if wanted:
@@ -63,23 +61,27 @@ def data_folder(wanted: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def children_in(folder: Path) -> Iterator[Children]:
     """Give the child processes, and end every one of them however this ends."""
 
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
     def end(number: int, frame: FrameType | None) -> None:
+        # tox and an impatient finger send Ctrl-C twice; the second must not stop the cleaning up.
+        for stop in stops:
+            signal.signal(stop, signal.SIG_IGN)
         raise Ended
 
-    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, end) for number in stops}
     children = Children(folder)
     try:
         yield children
     finally:
-        # tox and an impatient finger send Ctrl-C twice; the second must not stop the cleaning up.
         for number in stops:
             signal.signal(number, signal.SIG_IGN)
         children.end()
+        forget_queue()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -94,6 +96,8 @@ def prepare_environment(folder: Path, suffix: str) -> None:
         EXAMPLE_SWEEP_SECONDS=str(SWEEP_SECONDS),
         PYTHONPATH=os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
         PYTHONUNBUFFERED="1",
+        # What a killed worker leaves in its temporary folder goes with ours.
+        TMPDIR=str(folder),
     )
 
 
@@ -130,11 +134,16 @@ def start_shop(children: Children, folder: Path, port: int) -> str:
 
 def forget_queue() -> None:
     """Take this run's queue away from a broker that outlives the demo."""
+    if not os.environ.get("CELERY_BROKER_URL") or "EXAMPLE_QUEUE" not in os.environ:
+        return
+    from kombu.exceptions import OperationalError
+
     from example.celery import app
 
-    if app.conf.broker_url == "filesystem://":
-        return
-    with app.connection_for_write() as connection:
+    with (
+        contextlib.suppress(OperationalError, OSError),
+        app.connection_for_write(connect_timeout=2) as connection,
+    ):
         for queue in app.amqp.queues.values():
             queue(connection).delete()
 
@@ -162,51 +171,52 @@ def play(options: argparse.Namespace, folder: Path, children: Children) -> int:
 
     since = Since.now()
     worker = start_worker(children)
-    try:
-        url = start_shop(children, folder, options.port)
-        show(url, sandbox.url, folder)
-        ledger = requests.Session()
-        ledger.trust_env = False
+    url = start_shop(children, folder, options.port)
+    show(url, sandbox.url, folder)
+    table = LiveTable()
 
-        def read_ledger() -> list[dict[str, object]]:
-            answer = ledger.get(f"{sandbox.url}/_sandbox/ledger", timeout=10)
-            answer.raise_for_status()
-            return list(answer.json())
-
-        table = LiveTable()
-        for errand in ERRANDS:
-            run_errand(url, errand, f"-{suffix}" if os.environ.get("DATABASE_URL") else "")
-            children.check()
-            table.show(rows(since, read_ledger()))
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while not (settled := since.is_settled()) and time.monotonic() < deadline:
-            time.sleep(0.25)
-            children.check()
-            table.show(rows(since, read_ledger()))
-        bookings = read_ledger()
+    def look() -> bool:
+        """Show the table as it is now; return whether nothing waits to be sent any more."""
+        children.check()
+        bookings = sandbox.ledger()
+        settled = since.is_settled()
         table.show(rows(since, bookings))
-        found = differences(since, bookings)
-        if options.once:
-            print()
-            table.print(rows(since, bookings))
-        for sentence in found:
-            print(f"DIFFERENCE: {sentence}")
-        if not settled:
-            print(f"Some points were not sent within {SETTLE_SECONDS:.0f} s. The worker says:")
-            print("\n".join(worker.log.read_text(errors="replace").splitlines()[-20:]))
-        if not found:
-            points = sum(int(str(line["loyalty_units"])) for line in bookings)
-            print(f"\nThe shop and the ledger agree: {len(bookings)} bookings, {points} points.")
-        if options.once:
-            return 1 if found or not settled else 0
-        print("Order something yourself: the table goes on. Ctrl-C ends it.\n", flush=True)
-        table.height = 0
-        while True:
-            time.sleep(1)
-            children.check()
-            table.show(rows(since, read_ledger()))
-    finally:
-        forget_queue()
+        children.grace = IDLE_GRACE if settled else BUSY_GRACE
+        return settled
+
+    for errand in ERRANDS:
+        run_errand(url, errand, f"-{suffix}" if os.environ.get("DATABASE_URL") else "")
+        look()
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while not (settled := look()) and time.monotonic() < deadline:
+        time.sleep(0.25)
+    bookings = sandbox.ledger()
+    table.show(rows(since, bookings))
+    if options.once:
+        print()
+        table.print(rows(since, bookings))
+    agree = report(differences(since, bookings), bookings)
+    if not settled:
+        print(f"Some points were not sent within {SETTLE_SECONDS:.0f} s. The worker says:")
+        print("\n".join(worker.log.read_text(errors="replace").splitlines()[-20:]))
+    if options.once:
+        return 0 if agree and settled else 1
+    print("Order something yourself: the table goes on. Ctrl-C ends it.\n", flush=True)
+    table.height = 0
+    while True:
+        time.sleep(1)
+        look()
+
+
+def report(found: list[str], bookings: list[dict[str, object]]) -> bool:
+    """Say whether shop and ledger agree, and return it."""
+    for sentence in found:
+        print(f"DIFFERENCE: {sentence}")
+    if found:
+        return False
+    points = sum(int(str(booking["loyalty_units"])) for booking in bookings)
+    print(f"\nThe shop and the ledger agree: {len(bookings)} bookings, {points} points.")
+    return True
 
 
 def main() -> int:

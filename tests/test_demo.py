@@ -99,20 +99,25 @@ def visit(folder: Path, *options: str, **environment: str) -> Iterator[Visit]:
             process.wait(60)
 
 
-def test_once_prints_the_table_and_agrees_with_the_ledger(tmp_path: Path) -> None:
-    with visit(tmp_path, "--once") as demo:
-        code = demo.process.wait(LIMIT)
+def test_once_prints_the_table_agrees_with_the_ledger_and_goes_round_ports_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        port, sandbox_port = first.getsockname()[1], second.getsockname()[1]
 
-        said = demo.said()
-        assert code == 0, said
-        # 5 % of EUR 38.90, rounded by the sandbox; an unpaid order; a guest.
-        assert re.search(r"^K-\w+ +anna +38\.90 +Paid +Sent +195 +195$", said, re.MULTILINE), said
-        assert re.search(r"^K-\w+ +chloe +178\.00 +Waiting for payment$", said, re.MULTILINE), said
-        assert re.search(r"^K-\w+ +a guest +9\.90 +Paid +No points$", said, re.MULTILINE), said
-        assert re.search(r"^signup +ben +20\.00 +Sent +100 +100$", said, re.MULTILINE), said
-        assert "The shop and the ledger agree: 7 bookings" in said
-        assert demo.processes() == {}
-        assert list((tmp_path / "tmp").iterdir()) == []
+        with visit(tmp_path, "--once", f"--port={port}", f"--sandbox-port={sandbox_port}") as demo:
+            code = demo.process.wait(LIMIT)
+
+            said = demo.said()
+            assert code == 0, said
+            assert f"Port {port} is in use by something else. The shop takes another one." in said
+            assert f"Port {sandbox_port} is in use by something else. The sandbox takes another one." in said
+            # 5 % of EUR 38.90 is 194.5 points, which the sandbox rounds; an unpaid order; a guest.
+            assert re.search(r"^K-\w+ +anna +38\.90 +Paid +Sent +195 +195$", said, re.MULTILINE), said
+            assert re.search(r"^K-\w+ +chloe +178\.00 +Waiting for payment$", said, re.MULTILINE), said
+            assert re.search(r"^K-\w+ +a guest +9\.90 +Paid +No points$", said, re.MULTILINE), said
+            assert re.search(r"^signup +ben +20\.00 +Sent +100 +100$", said, re.MULTILINE), said
+            assert "The shop and the ledger agree: 7 bookings" in said
+            assert demo.processes() == {}
+            assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_once_fails_when_the_ledger_has_what_the_shop_cannot_know(tmp_path: Path) -> None:
@@ -120,40 +125,8 @@ def test_once_fails_when_the_ledger_has_what_the_shop_cannot_know(tmp_path: Path
         code = demo.process.wait(LIMIT)
 
         assert code == 1, demo.said()
-        assert "DIFFERENCE: " in demo.said()
-        assert "is in_doubt, yet the ledger has it." in demo.said()
+        assert re.search(r"^DIFFERENCE: .* is in_doubt, yet the ledger has it\.$", demo.said(), re.MULTILINE)
         assert demo.processes() == {}
-
-
-def test_ports_in_use_are_said_and_others_are_taken(tmp_path: Path) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as first,
-        socket.create_server(("127.0.0.1", 0)) as second,
-    ):
-        port, sandbox_port = first.getsockname()[1], second.getsockname()[1]
-
-        with visit(tmp_path, "--once", f"--port={port}", f"--sandbox-port={sandbox_port}") as demo:
-            code = demo.process.wait(LIMIT)
-
-            assert code == 0, demo.said()
-            assert f"Port {port} is in use by something else. The shop takes another one." in demo.said()
-            assert f"Port {sandbox_port} is in use by something else. The sandbox takes" in demo.said()
-
-
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_signal_ends_the_demo_and_every_process_of_it(tmp_path: Path, stop: signal.Signals) -> None:
-    with visit(tmp_path) as demo:
-        demo.wait_for("Ctrl-C ends it")
-        assert len(demo.processes()) >= 4
-
-        demo.process.send_signal(stop)
-        time.sleep(0.2)
-        demo.process.send_signal(stop)  # tox sends it a second time
-        code = demo.process.wait(60)
-
-        assert code == 0, demo.said()
-        assert demo.processes() == {}
-        assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_demo_ends_with_the_reason_when_a_process_of_it_dies(tmp_path: Path) -> None:
@@ -206,9 +179,24 @@ def the_whole_way(demo: Visit) -> None:
     assert "Sent" in row[0]
 
 
-def test_the_whole_way_on_sqlite_with_the_embedded_broker(tmp_path: Path) -> None:
+def leave(demo: Visit, folder: Path, stop: signal.Signals) -> None:
+    """End the demo as a person at the terminal does, twice as tox passes it on, and look for leftovers."""
+    assert len(demo.processes()) >= 4
+
+    demo.process.send_signal(stop)
+    time.sleep(0.01)
+    demo.process.send_signal(stop)
+    code = demo.process.wait(60)
+
+    assert code == 0, demo.said()
+    assert demo.processes() == {}
+    assert list((folder / "tmp").iterdir()) == []
+
+
+def test_the_whole_way_on_sqlite_with_the_embedded_broker_until_ctrl_c(tmp_path: Path) -> None:
     with visit(tmp_path) as demo:
         the_whole_way(demo)
+        leave(demo, tmp_path, signal.SIGINT)
 
 
 @contextmanager
@@ -234,6 +222,7 @@ def test_the_whole_way_on_postgresql_with_redis(tmp_path: Path) -> None:
         visit(tmp_path, DATABASE_URL=database, CELERY_BROKER_URL=services.REDIS) as demo,
     ):
         the_whole_way(demo)
+        leave(demo, tmp_path, signal.SIGTERM)
 
 
 @pytest.mark.postgres
@@ -244,3 +233,4 @@ def test_the_whole_way_on_postgresql_with_rabbitmq(tmp_path: Path) -> None:
         visit(tmp_path, DATABASE_URL=database, CELERY_BROKER_URL=services.RABBITMQ) as demo,
     ):
         the_whole_way(demo)
+        leave(demo, tmp_path, signal.SIGTERM)

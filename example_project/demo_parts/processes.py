@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-GRACE = 10.0
+BUSY_GRACE = 10.0
+IDLE_GRACE = 1.0
 
 
 class ChildDied(RuntimeError):
@@ -64,7 +65,9 @@ class Child:
         """Wait for the process, then kill what is left of its group."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(max(deadline - time.monotonic(), 0.1))
-        while time.monotonic() < deadline and self._group_lives():
+        # What it has started ends with it; a moment is enough, since a zombie counts as alive until reaped.
+        last = min(deadline, time.monotonic() + 0.5)
+        while time.monotonic() < last and self._group_lives():
             time.sleep(0.05)
         # Nothing is left of most groups (macOS says "not permitted" for one of zombies).
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -85,6 +88,8 @@ class Children:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: list[Child] = []
+        #: How long they may take to end. A Celery worker needs some seconds even when it has nothing to do.
+        self.grace = BUSY_GRACE
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
         """Start one more; its log is `<name>.log` in the demo's folder."""
@@ -99,7 +104,7 @@ class Children:
 
     def end(self) -> None:
         """End all of them, the last one first, within the grace."""
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + self.grace
         for child in reversed(self.running):
             child.ask_to_end()
         for child in reversed(self.running):

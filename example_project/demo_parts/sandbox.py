@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
+
 from demo_parts.processes import Children
 
 SETTING = re.compile(r"^(KOOMALOOMA_\w+) = ('[^']*'|\"[^\"]*\")$", re.MULTILINE)
@@ -21,6 +23,12 @@ class SandboxProcess:
 
     url: str
     settings: dict[str, str]
+
+    def ledger(self) -> list[dict[str, object]]:
+        """Return its bookings, the oldest first."""
+        answer = requests.get(f"{self.url}/_sandbox/ledger", timeout=10, proxies={"no_proxy": "127.0.0.1"})
+        answer.raise_for_status()
+        return list(answer.json())
 
 
 def start_sandbox(

@@ -112,6 +112,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 SWEEP_SECONDS = float(os.environ.get("EXAMPLE_SWEEP_SECONDS", "60"))
+# Beat looks up from its sleep every second, so that it ends soon when it is told to.
+CELERY_BEAT_MAX_LOOP_INTERVAL = 1
 CELERY_BEAT_SCHEDULE = {
     "koomalooma": {
         "task": "django_koomalooma.tasks.deliver_due",
