@@ -219,6 +219,16 @@ def wants_probe(gate: Gate, now: dt.datetime) -> bool:
     )
 
 
+def cap_periods(now: dt.datetime) -> tuple[tuple[str, int | None, dt.datetime, dt.datetime], ...]:
+    """Return day and month as ``(word, cap, since, until)``, in the project's time zone (R1)."""
+    local = timezone.localtime(now) if timezone.is_aware(now) else now
+    today = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    tomorrow = (today + dt.timedelta(days=1)).replace(hour=0)
+    month = today.replace(day=1)
+    next_month = (month + dt.timedelta(days=32)).replace(day=1)
+    return ("daily", conf.daily_cap, today, tomorrow), ("monthly", conf.monthly_cap, month, next_month)
+
+
 def check_caps(now: dt.datetime) -> int | None:
     """Stop until the next day or month where a cap is reached; warn once at 80 %. Time zone: the project's (R1).
 
@@ -228,15 +238,7 @@ def check_caps(now: dt.datetime) -> int | None:
     left: list[int] = []
     gate = read()
     commitments = Commitment.objects.using(gate._state.db)
-    local = timezone.localtime(now) if timezone.is_aware(now) else now
-    today = local.replace(hour=0, minute=0, second=0, microsecond=0)
-    tomorrow = (today + dt.timedelta(days=1)).replace(hour=0)
-    month = today.replace(day=1)
-    next_month = (month + dt.timedelta(days=32)).replace(day=1)
-    for word, cap, since, until in (
-        ("daily", conf.daily_cap, today, tomorrow),
-        ("monthly", conf.monthly_cap, month, next_month),
-    ):
+    for word, cap, since, until in cap_periods(now):
         if cap is None:
             continue
         units = commitments.issued_units(since)

@@ -83,6 +83,17 @@ def publish(app: Celery | None = None) -> bool:
     return True
 
 
+def is_reachable(app: Celery | None = None) -> bool:
+    """Tell whether the broker takes a connection, within the same bounded time. Sends nothing; never raises."""
+    try:
+        app = app or current_app._get_current_object()
+        with app.connection_for_write(connect_timeout=TIMEOUT) as connection:
+            _bound(connection)
+    except Exception:  # noqa: BLE001 - as in publish: whatever it is, it is not reachable
+        return False
+    return True
+
+
 def _bound(connection: Any) -> None:
     """Put our time-outs over the shop's own options, and open the connection under them."""
     options: dict[str, dict[str, Any]] = {
