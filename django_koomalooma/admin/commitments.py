@@ -1,0 +1,216 @@
+"""Commitments, read-only: the list, and the page of one with all that is known of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..events import format_amount
+from ..models import Commitment, Decision, DeliveryAttempt
+from ..replies import FIELDS
+from .listing import (
+    CampaignFilter,
+    CappedPaginator,
+    GoalFilter,
+    RecordedFilter,
+    StatusFilter,
+    find_commitments,
+)
+
+if TYPE_CHECKING:
+    CommitmentBase = admin.ModelAdmin[Commitment]
+    AttemptBase = admin.TabularInline[DeliveryAttempt, Commitment]
+    DecisionBase = admin.TabularInline[Decision, Commitment]
+else:
+    CommitmentBase = admin.ModelAdmin
+    AttemptBase = DecisionBase = admin.TabularInline
+
+UNKNOWN = "-"
+
+
+class _History:
+    """What is written once: nobody adds to it, changes it or deletes it here."""
+
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("koomalooma.view_commitment")
+
+
+class AttemptInline(_History, AttemptBase):
+    """Each call for the commitment."""
+
+    model = DeliveryAttempt
+    verbose_name_plural = gettext_lazy("Calls to koomalooma")
+    fields = ("number", "started_at", "outcome", "http_status", "duration", "error", "reply")
+
+
+class DecisionInline(_History, DecisionBase):
+    """What people decided about it."""
+
+    model = Decision
+    verbose_name_plural = gettext_lazy("Decisions")
+    fields = ("at", "by", "what", "before", "after", "why")
+
+
+def _answer_field(name: str) -> Any:
+    """Return a read-only field of koomalooma's answer, under koomalooma's own name."""
+
+    @admin.display(description=name, empty_value=UNKNOWN)
+    def answer(obj: Commitment) -> str | None:
+        reply = obj.reply if isinstance(obj.reply, dict) else {}
+        value = reply.get(name)
+        if isinstance(value, dict):
+            return ", ".join(f"{key}: {item}" for key, item in value.items()) or None
+        return None if value is None or value == "" else str(value)
+
+    return answer
+
+
+_ANSWER = [_answer_field(name) for name in FIELDS]
+
+
+def status_words(row: Commitment) -> str:
+    """Return the status as a clerk reads it."""
+    if row.status == Commitment.Status.QUEUED and row.due_at and row.due_at > timezone.now():
+        when = timezone.localtime(row.due_at) if timezone.is_aware(row.due_at) else row.due_at
+        return _("On hold until {date}").format(date=date_format(when, "SHORT_DATETIME_FORMAT"))
+    return str(row.get_status_display())
+
+
+@admin.register(Commitment)
+class CommitmentAdmin(CommitmentBase):
+    """The list of all points, and one page for each."""
+
+    list_display = ("shown_status", "reference", "customer", "campaign", "shown_value", "points", "age")
+    list_display_links = ("shown_status", "reference")
+    list_filter = (StatusFilter, GoalFilter, CampaignFilter, RecordedFilter)
+    list_select_related = ("user", "campaign", "koomalooma_user", "koomalooma_user__user")
+    list_per_page = 50
+    list_max_show_all = 0
+    ordering = ("-id",)
+    sortable_by = ()
+    search_fields = ("reference",)
+    search_help_text = gettext_lazy(
+        "The whole order number, code (KL-…), e-mail address, user name, or an id at koomalooma."
+    )
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = CappedPaginator
+    inlines = (AttemptInline, DecisionInline)
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    "shown_status", "reason", "reference", "shown_goal", "customer", "campaign",
+                    "points", "shown_value", "sent_value", "over_issued_value", "code", "description",
+                    "occurred_at", "created_at", "due_at", "issued_at", "updated_at",
+                )
+            },
+        ),
+        (gettext_lazy("koomalooma's answer"), {"fields": _ANSWER}),
+        (
+            gettext_lazy("For developers"),
+            {
+                "classes": ("collapse",),
+                "fields": ("id", "key", "site", "category", "session_id", "tries", "lease", "terms", "reply"),
+            },
+        ),
+    )  # fmt: skip
+
+    # -- columns
+
+    @admin.display(description=gettext_lazy("status"))
+    def shown_status(self, obj: Commitment) -> str:
+        """Say how it stands."""
+        return status_words(obj)
+
+    @admin.display(description=gettext_lazy("customer"), empty_value=UNKNOWN)
+    def customer(self, obj: Commitment) -> str | None:
+        """Name the customer; a guest has no name here."""
+        if obj.user_id:
+            return str(obj.user)
+        if obj.koomalooma_user_id:
+            return str(obj.koomalooma_user)
+        return _("Guest") if obj.email_hash else None
+
+    @admin.display(description=gettext_lazy("value"))
+    def shown_value(self, obj: Commitment) -> str:
+        """Show what it is worth now."""
+        return f"{format_amount(obj.net_value, obj.currency)} {obj.currency}"
+
+    @admin.display(description=gettext_lazy("value sent"), empty_value=UNKNOWN)
+    def sent_value(self, obj: Commitment) -> str | None:
+        """Show the value that was sent last."""
+        if obj.transaction_value is None:
+            return None
+        return f"{format_amount(obj.transaction_value, obj.currency)} {obj.currency}"
+
+    @admin.display(description=gettext_lazy("sent too much"), empty_value=UNKNOWN)
+    def over_issued_value(self, obj: Commitment) -> str | None:
+        """Show what was refunded after the points were sent; koomalooma cannot take points back."""
+        if not obj.over_issued:
+            return None
+        return f"{format_amount(obj.over_issued, obj.currency)} {obj.currency}"
+
+    @admin.display(description=gettext_lazy("points"), empty_value=UNKNOWN)
+    def points(self, obj: Commitment) -> str | None:
+        """Show the points that koomalooma booked."""
+        if obj.loyalty_units is None:
+            return _("Unknown") if obj.status == Commitment.Status.ISSUED else None
+        return f"{obj.loyalty_units:,}"
+
+    @admin.display(description=gettext_lazy("rewarded for"))
+    def shown_goal(self, obj: Commitment) -> str:
+        """Show the goal."""
+        return obj.goal.capitalize()
+
+    @admin.display(description=gettext_lazy("code"))
+    def code(self, obj: Commitment) -> str:
+        """Show what to quote to koomalooma's support."""
+        return f"KL-{obj.trace_key}"
+
+    @admin.display(description=gettext_lazy("age"))
+    def age(self, obj: Commitment) -> str:
+        """Show how long ago it was recorded."""
+        return timesince(obj.created_at, depth=1)
+
+    # -- who may what
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Points come from the shop's events only."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Commitment | None = None) -> bool:
+        """Nothing is typed into a commitment; decisions are actions."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Commitment | None = None) -> bool:
+        """What happened stays."""
+        return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Commitment], search_term: str
+    ) -> tuple[QuerySet[Commitment], bool]:
+        """Find by whole, indexed values only: a part of a word would read the whole table."""
+        term = search_term.strip()
+        return (queryset.filter(pk__in=find_commitments(term)) if term else queryset), False
