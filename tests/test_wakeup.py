@@ -286,7 +286,8 @@ def test_publish_reads_the_broker_from_the_environment(
 
 
 def test_publish_sends_nothing_where_celery_is_eager(make_app: MakeApp, sent: list[Any]) -> None:
-    make_app(task_always_eager=True)
+    app = make_app(task_always_eager=True)
+    app.connection_for_write = lambda **_: pytest.fail("a connection was made")
 
     answer = wakeup.publish()
 
