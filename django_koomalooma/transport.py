@@ -93,7 +93,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
-    """Make one context for all connections: reading the bundle anew for each costs more than the handshake."""
+    """Make one context for all connections: reading the bundle anew for each is dear."""
     # urllib3's own context, because urllib3 1.26 checks host names itself and wants them unchecked here.
     context = create_urllib3_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -331,12 +332,14 @@ def test_an_interruption_passes_through_and_never_reads_as_unsent(
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         with RawServer(interrupt_first) as server, connect(server) as client:
-            with pytest.raises(error):
+            with pytest.raises(error) as caught:
                 issue(client)
             after = judged(lambda: issue(client))
     finally:
         signal.signal(signal.SIGUSR1, before)
 
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
+    assert "SECRET" not in "".join(shown)
     assert (after.verdict, after.body) == (Verdict.ANSWERED, b"2")
 
 
