@@ -15,6 +15,7 @@ from .replies import read_user_id
 
 _FAST = 0.003  # seconds: below it, more than two threads only fight for the interpreter
 _FEW = 2
+_LONGEST_LINGER = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -87,13 +88,16 @@ class Sender:
         self._grow(self.in_flight if self._latency > _FAST else min(_FEW, self.in_flight))
 
     def collect(self, wanted: int, linger: float, timeout: float) -> list[Call]:
-        """Return what has finished: at the latest ``linger`` seconds after the first, or when ``wanted`` have.
+        """Return what has finished: when ``wanted`` have, or ``linger`` seconds after the first.
+
+        While calls still wait for a thread, none is idle, so it lingers longer: fewer and larger records.
 
         Args:
             timeout: Seconds to wait for the first.
         """
         calls: list[Call] = []
         until = time.monotonic() + timeout
+        latest = until
         while self.in_flight and len(calls) < wanted:
             wait = until - time.monotonic()
             try:
@@ -104,8 +108,11 @@ class Sender:
                 if not calls:
                     self._grow(self.in_flight)
                 continue
+            now = time.monotonic()
             if not calls:
-                until = time.monotonic() + linger
+                until, latest = now + linger, now + _LONGEST_LINGER
+            elif not self._waiting.empty():
+                until = min(now + linger, latest)
             self.in_flight -= 1
             self._latency += (call.duration - self._latency) * (0.2 if self._latency else 1.0)
             calls.append(call)
