@@ -90,6 +90,10 @@ class CampaignQuerySet(models.QuerySet["Campaign"]):
         """Return those that are switched on, whatever their dates."""
         return self.filter(is_active=True)
 
+    def running(self, now: dt.datetime) -> Self:
+        """Return those that reward what happens at ``now``."""
+        return self.active().filter(Q(ends_at__isnull=True) | Q(ends_at__gt=now), starts_at__lte=now)
+
     def overlapping(self, campaign: Campaign) -> Self:
         """Return the other active campaigns of the same goal, currency and site at the same time."""
         rivals = self.active().filter(goal=campaign.goal, currency=campaign.currency, site=campaign.site)
