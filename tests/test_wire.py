@@ -16,8 +16,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import requests
 
 from django_koomalooma.client import Answer, PartnerClient, Verdict, clock
+from django_koomalooma.transport import Transport, read_body
+from django_koomalooma.wire import WireCall
 
 from .raw_server import CERTIFICATE, Peer, RawServer, answer, answering, sending
 from .test_client import TOKEN, connect, issue, judged, outcome
@@ -393,6 +396,37 @@ def test_an_answered_call_is_no_longer_watched() -> None:
             time.sleep(0.1)
 
     assert server.connections == 1
+
+
+def test_a_connection_that_is_back_in_the_pool_is_left_alone_by_the_call_it_carried() -> None:
+    with RawServer(answering()) as server:
+        transport = Transport(server.url, connect_timeout=0.2, read_timeout=0.2, pool_size=1)
+        first, second = WireCall(None), WireCall(None)
+        with transport.exchange(first, f"{server.url}/a", {}, b"") as raw:
+            read_body(raw, first)
+            time.sleep(0.6)  # longer than a call may last: a watched socket would be shut by now
+        with transport.exchange(second, f"{server.url}/b", {}, b"") as raw:
+            read_body(raw, second)
+        transport.close()
+
+    assert not first.overdue
+    assert [(request.target, request.connection) for request in server.requests] == [("/a", 1), ("/b", 1)]
+
+
+def test_a_call_that_failed_is_no_longer_watched(closed_port: int) -> None:
+    transport = Transport(
+        f"http://127.0.0.1:{closed_port}", connect_timeout=0.1, read_timeout=0.1, pool_size=1
+    )
+    call = WireCall(None)
+
+    with (
+        pytest.raises(requests.ConnectionError),
+        transport.exchange(call, f"http://127.0.0.1:{closed_port}/a", {}, b""),
+    ):
+        pass
+    time.sleep(0.4)
+
+    assert not call.overdue
 
 
 def test_a_connection_whose_body_was_cut_is_not_reused() -> None:
