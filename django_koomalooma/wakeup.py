@@ -24,7 +24,7 @@ TASK: Final = "django_koomalooma.tasks.deliver_due"
 TIMEOUT = 0.2  #: seconds to connect, and for each read and write: nothing else bounds a dead broker
 QUIET = 1.0  #: seconds without a second wake-up; what comes meanwhile is told at their end
 BACK_OFF = 30.0  #: seconds without an attempt after one that failed
-FAREWELL = 0.3  #: seconds that a process which ends may still spend on its last wake-up
+FAREWELL = 1.0  #: seconds at most that an ending process waits for its last wake-up, imports included
 
 
 def after_commit(using: str) -> None:
@@ -84,9 +84,11 @@ def publish(app: Celery | None = None) -> bool:
 
 
 def is_reachable(app: Celery | None = None) -> bool:
-    """Tell whether the broker takes a connection, within the same bounded time. Sends nothing; never raises."""
+    """Tell whether the broker takes a connection, in the same bounded time. Sends nothing; never raises."""
     try:
         app = app or current_app._get_current_object()
+        if not app.conf.broker_write_url:
+            return False  # Celery would dial its default, localhost
         with app.connection_for_write(connect_timeout=TIMEOUT) as connection:
             _bound(connection)
     except Exception:  # noqa: BLE001 - as in publish: whatever it is, it is not reachable
