@@ -107,8 +107,10 @@ def take(app: Celery, queue: str | None = None) -> Any:
     name = queue or app.conf.task_default_queue
     with app.connection_for_read() as connection:
         channel = connection.default_channel
+        bound = app.amqp.queues[name](channel)
+        bound.declare()  # else kombu does not know which of its keys in Redis belong to the queue
         message = channel.basic_get(name, no_ack=True)
-        channel.queue_delete(name)
+        bound.delete()
     return message
 
 
