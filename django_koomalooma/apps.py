@@ -16,6 +16,7 @@ class KoomaloomaConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what listens."""
-        from . import receivers  # models are only there now
+        from . import checks, receivers  # models are only there now
 
+        checks.register()
         receivers.connect()

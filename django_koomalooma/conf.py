@@ -197,7 +197,10 @@ class Settings:
         if not isinstance(value, Mapping) or not all(
             isinstance(key, str) and isinstance(url, str) for key, url in value.items()
         ):
-            raise _wrong("PROXIES", value, "a dict such as {'https': 'http://proxy:3128'}")
+            # The value is not shown: it may hold a password.
+            raise ConfigurationError(
+                "KOOMALOOMA_PROXIES: give a dict of text such as {'https': 'http://proxy:3128'}."
+            )
         return value
 
     @property

@@ -32,6 +32,9 @@ logger = logging.getLogger("django_koomalooma")
 
 RUN_SECONDS = 30.0
 FINISH_SECONDS = 60.0
+SOFT_LIMIT = 95
+HARD_LIMIT = 110
+"""Seconds of the Celery task. Own deadline (30 s, then what is in flight) < soft < hard < lease."""
 _OUT = {
     CommitmentStatus.ISSUED: commitment_issued,
     CommitmentStatus.REFUSED: commitment_refused,

@@ -13,13 +13,12 @@ from . import delivery
     acks_late=False,
     max_retries=0,
     serializer="json",
-    soft_time_limit=95,
-    time_limit=110,
+    soft_time_limit=delivery.SOFT_LIMIT,
+    time_limit=delivery.HARD_LIMIT,
 )
 def deliver_due(sweep: bool = True) -> None:
     """Run one delivery. Lost, doubled, late and reordered messages change nothing.
 
-    The limits stand here since a shop's global defaults may be shorter, or none. Own deadline (30 s, then
-    what is in flight) < soft limit < hard limit < lease.
+    The limits are given since a shop's global defaults may be shorter, or none.
     """
     delivery.deliver_due(sweep=sweep)
