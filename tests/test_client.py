@@ -25,7 +25,7 @@ TOKEN = "eyJ0eXAi.SECRET-of-the-shop.c2ln"
 
 
 def connect(server: RawServer, **options: Any) -> PartnerClient:
-    options = {"connect_timeout": 0.5, "read_timeout": 0.5, **options}
+    options = {"connect_timeout": 5, "read_timeout": 5, **options}
     if server.url.startswith("https"):
         options.setdefault("ca_bundle", CERTIFICATE)
     return PartnerClient(f"{server.url}/api", TOKEN, "partner-1", **options)

@@ -26,6 +26,7 @@ from .raw_server import CERTIFICATE, Peer, RawServer, answer, answering, sending
 from .test_client import TOKEN, connect, issue, judged, outcome
 
 SHORT = {"connect_timeout": 0.3, "read_timeout": 0.4}
+LONG = {"connect_timeout": 5, "read_timeout": 5}
 
 
 def point(url: str, **options: Any) -> PartnerClient:
@@ -92,7 +93,7 @@ def test_a_tls_handshake_that_fails_is_unsent(behave: Callable[[Peer], None], er
 
 
 def test_a_certificate_that_is_not_trusted_is_a_matter_of_settings() -> None:
-    with RawServer(answering(), tls=True) as server, point(server.url) as client:
+    with RawServer(answering(), tls=True) as server, point(server.url, **LONG) as client:
         seen = judged(lambda: issue(client))
 
     assert (seen.verdict, seen.sent) == (Verdict.MISCONFIGURED, False)
@@ -125,7 +126,7 @@ def test_a_certificate_for_another_host_is_a_matter_of_settings() -> None:
     with (
         RawServer(answering(), tls=True) as server,
         RawServer(tunnel_to(server.port)) as proxy,
-        point("https://example.com", ca_bundle=CERTIFICATE, proxies={"https": proxy.url}) as client,
+        point("https://example.com", ca_bundle=CERTIFICATE, proxies={"https": proxy.url}, **LONG) as client,
     ):
         seen = judged(lambda: issue(client))
 
@@ -178,7 +179,10 @@ def test_a_call_goes_through_a_tunnel_and_the_proxy_never_sees_the_token() -> No
         RawServer(answering(), tls=True) as server,
         RawServer(tunnel_to(server.port)) as proxy,
         point(
-            server.url, ca_bundle=CERTIFICATE, proxies={"https": f"http://me:PASSWORD@127.0.0.1:{proxy.port}"}
+            server.url,
+            ca_bundle=CERTIFICATE,
+            proxies={"https": f"http://me:PASSWORD@127.0.0.1:{proxy.port}"},
+            **LONG,
         ) as client,
     ):
         seen = [judged(lambda: issue(client)) for _ in range(2)]
@@ -201,7 +205,7 @@ def test_the_password_of_a_proxy_stays_out_of_the_record(closed_port: int) -> No
 def test_a_plain_proxy_gets_the_whole_address_and_its_answer_counts() -> None:
     with (
         RawServer(answering()) as proxy,
-        point("http://127.0.0.1:9", proxies={"http": proxy.url}) as client,
+        point("http://127.0.0.1:9", proxies={"http": proxy.url}, **LONG) as client,
     ):
         seen = judged(lambda: issue(client))
 
@@ -212,7 +216,7 @@ def test_a_plain_proxy_gets_the_whole_address_and_its_answer_counts() -> None:
 def test_a_plain_proxy_that_drops_after_forwarding_leaves_the_call_in_doubt() -> None:
     with (
         RawServer(sending(b"")) as proxy,
-        point("http://127.0.0.1:9", proxies={"http": proxy.url}) as client,
+        point("http://127.0.0.1:9", proxies={"http": proxy.url}, **LONG) as client,
     ):
         seen = judged(lambda: issue(client))
 
@@ -297,10 +301,13 @@ def test_a_late_201_is_in_doubt_and_no_later_call_reads_it(tls: bool) -> None:
     def late_once(peer: Peer) -> None:
         while request := peer.read_request():
             if request.connection == 1:
-                peer.pause(0.8)
+                peer.pause(1.0)
             peer.send(answer(201, f'{{"id": "{request.connection}", "loyalty_units": 1}}'.encode()))
 
-    with RawServer(late_once, tls=tls) as server, connect(server, **SHORT) as client:
+    with (
+        RawServer(late_once, tls=tls) as server,
+        connect(server, connect_timeout=0.5, read_timeout=0.7) as client,
+    ):
         first = judged(lambda: issue(client))
         time.sleep(0.5)
         second = judged(lambda: issue(client))
@@ -390,8 +397,8 @@ def test_calls_back_to_back_share_a_connection_and_none_is_reused_after_a_second
 
 
 def test_an_answered_call_is_no_longer_watched() -> None:
-    with RawServer(answering()) as server, connect(server, connect_timeout=0.2, read_timeout=0.2) as client:
-        for _ in range(6):
+    with RawServer(answering()) as server, connect(server, connect_timeout=0.4, read_timeout=0.4) as client:
+        for _ in range(11):
             assert judged(lambda: issue(client)).verdict is Verdict.ANSWERED
             time.sleep(0.1)
 
@@ -468,9 +475,9 @@ def test_the_flag_is_right_in_every_one_of_32_threads(closed_port: int) -> None:
     with (
         RawServer(answering()) as good,
         RawServer(sending(b"")) as bad,
-        point(good.url, read_timeout=20) as answered,
-        point(bad.url, read_timeout=20) as dropped,
-        point(f"http://127.0.0.1:{closed_port}", read_timeout=20) as refused,
+        point(good.url, connect_timeout=5, read_timeout=20) as answered,
+        point(bad.url, connect_timeout=5, read_timeout=20) as dropped,
+        point(f"http://127.0.0.1:{closed_port}", connect_timeout=5, read_timeout=20) as refused,
         ThreadPoolExecutor(32) as threads,
     ):
 
