@@ -326,7 +326,12 @@ def _decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
     _set_source(row, event, using)
     campaign, reason = choose_campaign(event, at, using, policy)
     row.campaign = campaign
-    row.reason = _price(row, event, policy, campaign) if campaign else reason
+    if campaign:
+        row.reason = _price(row, event, policy, campaign)
+    else:
+        row.reason = reason
+        row.description = storable(event.description)[:230]
+        row.terms["worth"] = str(policy.net_value(event))
     row.reason = _no_customer(row) or policy.exclusion(event) or row.reason
     if not row.reason and conf.mode == "dry_run":
         row.reason = DRY_RUN
@@ -338,9 +343,51 @@ def _decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
     return row
 
 
-def _price(row: Commitment, event: EarningEvent, policy: Policy, campaign: Campaign) -> str:
+def reprice(row: Commitment) -> str:
+    """Choose a campaign for an event that had none, and price it, in memory only: for a person's decision.
+
+    A campaign that began only after the event counts too. The value is what the policy made of the event
+    when it came, or what the shop amended it to since.
+
+    Returns:
+        Why it earns nothing after all, or ``""``.
+
+    Raises:
+        ConfigurationError: A setting of ours is wrong.
+    """
+    using = router.db_for_write(Commitment)
+    policy = get_policy()
+    currency = row.terms.get("currency", row.currency)
+    value = row.net_value
+    if "value" in row.terms and value == quantize(Decimal(row.terms["value"]), currency):
+        value = Decimal(row.terms.get("worth", row.terms["value"]))
+    event = EarningEvent(
+        goal=row.goal,
+        reference=row.terms.get("reference", row.reference),
+        value=value,
+        currency=currency,
+        user=row.user,
+        description=row.description,
+        occurred_at=row.occurred_at,
+        source=row.source,
+        session_id=row.session_id,
+        site=row.site,
+    )
+    campaign, reason = choose_campaign(event, row.occurred_at, using, policy)
+    if campaign is None:
+        campaign, _ = choose_campaign(event, max(timezone.now(), row.occurred_at), using, policy)
+    if campaign is None:
+        return reason
+    row.campaign = campaign
+    return _price(row, event, policy, campaign, value)
+
+
+def _price(
+    row: Commitment, event: EarningEvent, policy: Policy, campaign: Campaign, value: Decimal | None = None
+) -> str:
     """Freeze what the event is worth under the campaign; return why it earns nothing, or ``""``."""
-    value = policy.net_value(event)
+    if value is None:
+        value = policy.net_value(event)
     converted = policy.convert(value, event.currency, campaign.currency)
     if converted is None:
         return f"Paid in {event.currency}; the campaign is in {campaign.currency}."

@@ -11,6 +11,7 @@ from typing import Any
 from django.db import DatabaseError, DataError, connections, transaction
 
 from .client import Verdict
+from .history import keep_late_answer
 from .models import Commitment, DeliveryAttempt, KoomaloomaUser
 from .querysets import guarded_update
 from .replies import cut_text, read_commitment
@@ -98,7 +99,7 @@ class Recording:
                 ("remote_id", "registered_session_id", "registered_at"),
                 [(c.remote_id, c.session_id, now, c.pk) for c in customers.values()],
             )
-            late = self._find_late(calls) if written != len(calls) else set()
+            late = self._find_late(calls, now, bare) if written != len(calls) else set()
         for customer in customers.values():
             customer.is_changed = False
         return [
@@ -132,15 +133,14 @@ class Recording:
         last = attempts.filter(outcome=Verdict.ACCOUNT).order_by("-number").first()
         return last is not None and self._rows.filter(issued_at__gt=last.ended_at).exists()
 
-    def _find_late(self, calls: Sequence[Call]) -> set[int]:
+    def _find_late(self, calls: Sequence[Call], now: dt.datetime, bare: bool) -> set[int]:
         """Return the rows that were not ours any more when their answer came: a person had decided."""
         leases = dict(self._rows.filter(pk__in=[call.pk for call in calls]).values_list("pk", "lease"))
         late = [call for call in calls if leases.get(call.pk) != call.lease]
         for call in late:
-            logger.critical(
-                "Commitment %s: an answer (%s) came after a person had decided. Look at its attempts.",
-                call.pk, call.verdict.value,
-            )  # fmt: skip
+            booked = call.verdict is Verdict.ANSWERED
+            reply = read_commitment(call.answer.body if call.answer and not bare else b"") if booked else None
+            keep_late_answer(call.pk, call.verdict, reply, "" if bare else describe(call), now)
         return {call.pk for call in late}
 
 
