@@ -47,6 +47,10 @@ OPENS_BY_TIME = frozenset({Cause.LATER, Cause.CAP})
 PROBE_MINUTES = (1, 2, 5, 15, 30, 60)
 LIMITS = {Verdict.NOT_SENT: 5, Verdict.REFUSED: 5, Verdict.IN_DOUBT: 3}
 WARN_AT = 0.8
+MOVED = (
+    "The database or the partner id is another one than before. Decide: this is the live shop, moved; "
+    "or this is a copy, which never sends."
+)
 RUN_SLOT = dt.timedelta(seconds=20)
 
 
@@ -109,25 +113,32 @@ def stop(reason: str, code: str = Cause.PERSON, *, until: dt.datetime | None = N
     code = Cause(code)
     if gate.is_stopped and (gate.code == code or (gate.code in NEEDS_PERSON and code not in NEEDS_PERSON)):
         return
-    _close(gate, reason, code, until, now)
-    logger.error("Sending is stopped: %s", reason)
-    queue_stopped.send_robust(sender=Gate, reason=reason, code=str(code))
+    if _close(gate, reason, code, until, now):
+        logger.error("Sending is stopped: %s", reason)
+        queue_stopped.send_robust(sender=Gate, reason=reason, code=str(code))
 
 
 def postpone(reason: str, code: str, *, until: dt.datetime | None = None) -> None:
     """Note that a probe failed: the queue stays stopped, for the next of the growing intervals."""
     gate = read()
-    _close(gate, reason, Cause(code), until, database_now(gate._state.db or "default"))
+    if gate.is_stopped and gate.code not in NEEDS_PERSON:
+        _close(gate, reason, Cause(code), until, database_now(gate._state.db or "default"))
 
 
-def _close(gate: Gate, reason: str, code: Cause, until: dt.datetime | None, now: dt.datetime) -> None:
+def _close(gate: Gate, reason: str, code: Cause, until: dt.datetime | None, now: dt.datetime) -> bool:
+    """Write the stop; tell whether it was written. What stops by itself never overwrites a person's word."""
+    rows = Gate.objects.using(gate._state.db).filter(pk=gate.pk)
+    if code not in NEEDS_PERSON:
+        rows = rows.filter(code=gate.code)
     probes = gate.probes
     if code in NEEDS_PERSON or code is Cause.NO_TOKEN:
         until = None
     elif until is None:
         until = now + dt.timedelta(minutes=PROBE_MINUTES[min(probes, len(PROBE_MINUTES) - 1)])
         probes += 1
-    Gate.objects.using(gate._state.db).filter(pk=gate.pk).update(
+        if gate.code in OPENS_BY_TIME and gate.next_probe_at is not None:
+            until = max(until, gate.next_probe_at)
+    written = rows.update(
         is_stopped=True,
         code=code,
         reason=reason,
@@ -136,28 +147,39 @@ def _close(gate: Gate, reason: str, code: Cause, until: dt.datetime | None, now:
         probes=probes,
         is_careful=True,
     )
+    return written > 0
 
 
 def resume() -> None:
     """Start sending again, by a person's word: one commitment first, then as many as are due.
 
-    After a change of database or partner this says "this is the live shop"; at the first token it says
-    "send what was recorded".
+    At the first token it says "send what was recorded"; after a change of database or partner, once that
+    is what sending is stopped for, "this is the live shop, moved". Before that it asks: a copy of a shop
+    that was stopped for another reason must not be set off by a click.
     """
     gate = read()
+    if gate.fingerprint not in ("", fingerprint()) and gate.code not in (Cause.MOVED, Cause.COPY):
+        stop(MOVED, Cause.MOVED)
+        return
     _open(gate, fingerprint=fingerprint(), unsent_in_row=0, refused_in_row=0, in_doubt_in_row=0, probes=0)
 
 
 def reopen() -> None:
     """Start sending again after a probe, or because the time has come: one commitment until the first success."""
-    _open(read())
+    gate = read()
+    if gate.code not in NEEDS_PERSON:
+        _open(gate)
 
 
 def _open(gate: Gate, **values: object) -> None:
-    Gate.objects.using(gate._state.db).filter(pk=gate.pk).update(
-        is_stopped=False, code="", reason="", since=None, next_probe_at=None, is_careful=True, **values
+    written = (
+        Gate.objects.using(gate._state.db)
+        .filter(pk=gate.pk, code=gate.code)
+        .update(
+            is_stopped=False, code="", reason="", since=None, next_probe_at=None, is_careful=True, **values
+        )
     )
-    if gate.is_stopped:
+    if written and gate.is_stopped:
         logger.warning("Sending goes on.")
         queue_resumed.send_robust(sender=Gate)
 
@@ -194,16 +216,13 @@ def look() -> Gate:
             return read()
         Gate.objects.using(using).filter(pk=gate.pk).update(fingerprint=fingerprint())
     elif gate.fingerprint != fingerprint():
-        stop(
-            "The database or the partner id is another one than before. Decide: this is the live shop, moved; "
-            "or this is a copy, which never sends.",
-            Cause.MOVED,
-        )
+        stop(MOVED, Cause.MOVED)
         return read()
     now = database_now(using)
     if gate.is_stopped and (
         gate.code == Cause.NO_TOKEN
         or (gate.code in OPENS_BY_TIME and gate.next_probe_at is not None and gate.next_probe_at <= now)
+        or (gate.code == Cause.CAP and caps_have_room(now))
     ):
         reopen()
     return read()
@@ -227,6 +246,12 @@ def cap_periods(now: dt.datetime) -> tuple[tuple[str, int | None, dt.datetime, d
     month = today.replace(day=1)
     next_month = (month + dt.timedelta(days=32)).replace(day=1)
     return ("daily", conf.daily_cap, today, tomorrow), ("monthly", conf.monthly_cap, month, next_month)
+
+
+def caps_have_room(now: dt.datetime) -> bool:
+    """Tell whether no cap is reached, because a setting was raised for instance."""
+    rows = Commitment.objects.using(router.db_for_write(Commitment))
+    return all(cap is None or rows.issued_units(since) < cap for _, cap, since, _ in cap_periods(now))
 
 
 def check_caps(now: dt.datetime) -> int | None:
