@@ -1,0 +1,1 @@
+"""A shop as plain as can be: what an order costs without us."""
