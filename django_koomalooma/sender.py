@@ -96,23 +96,19 @@ class Sender:
             timeout: Seconds to wait for the first.
         """
         calls: list[Call] = []
-        until = time.monotonic() + timeout
-        latest = until
+        until = latest = time.monotonic() + timeout
         while self.in_flight and len(calls) < wanted:
-            wait = until - time.monotonic()
+            now = time.monotonic()
+            if now >= (until if self._waiting.empty() else latest):
+                break
             try:
-                call = self._done.get(timeout=min(wait, _FAST * 2)) if wait > 0 else self._done.get_nowait()
+                call = self._done.get(timeout=min(max(until - now, 0.001), _FAST * 2))
             except queue.Empty:
-                if wait <= 0:
-                    break
                 if not calls:
                     self._grow(self.in_flight)
                 continue
-            now = time.monotonic()
             if not calls:
-                until, latest = now + linger, now + _LONGEST_LINGER
-            elif not self._waiting.empty():
-                until = min(now + linger, latest)
+                until, latest = time.monotonic() + linger, time.monotonic() + _LONGEST_LINGER
             self.in_flight -= 1
             self._latency += (call.duration - self._latency) * (0.2 if self._latency else 1.0)
             calls.append(call)
