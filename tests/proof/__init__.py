@@ -1,1 +1,1 @@
-"""The proof of delivery: real processes are killed, real databases raced for, and the sandbox's ledger is read."""
+"""The proof of delivery: real processes are killed, real databases raced for, and a ledger is read."""

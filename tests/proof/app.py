@@ -1,4 +1,4 @@
-"""The Celery app of the proof: the shop's own defaults are hostile on purpose, the task must bring its own."""
+"""The Celery app of the proof; the shop's defaults are hostile on purpose, the task must bring its own."""
 
 from __future__ import annotations
 

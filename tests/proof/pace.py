@@ -1,4 +1,4 @@
-"""Shortens what is minutes in a shop, so that a proof of minutes sees many outages. Only in processes of the proof."""
+"""Shortens what is minutes in a shop, so that a proof of minutes sees many outages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def quicken() -> None:
-    """Scale the gate's probes and the run slots down, where ``PROOF_PACE`` says so (seconds of a run slot)."""
+    """Scale the gate's probes and run slots down, where ``PROOF_PACE`` says so (seconds of a slot)."""
     seconds = os.environ.get("PROOF_PACE")
     if seconds:
         from django_koomalooma import gate

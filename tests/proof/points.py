@@ -1,4 +1,4 @@
-"""Kill points: wrap one function of this process, so that it dies (or freezes) there. The product has no hooks.
+"""Kill points: wrap one function of this process, so that it dies or freezes there; the product has no hooks.
 
 A point is ``module:name:when``, or ``module:name:when:count:act``: ``when`` is before or after, ``count``
 says at which call, ``act`` is kill (SIGKILL), stop (SIGSTOP) or term. ``half-body`` dies with half of a
@@ -12,6 +12,7 @@ import importlib
 import itertools
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -49,13 +50,19 @@ def _wrap(function: Callable[..., Any], when: str, count: int, act: signal.Signa
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         number = next(calls)
         if when == "before" and number == count:
-            os.kill(os.getpid(), act)
+            _signal(act)
         result = function(*args, **kwargs)
         if when == "after" and number == count:
-            os.kill(os.getpid(), act)
+            _signal(act)
         return result
 
     return wrapped
+
+
+def _signal(act: signal.Signals) -> None:
+    os.kill(os.getpid(), act)
+    # A signal to a process with threads may be served by another one: let it happen before this one goes on.
+    time.sleep(0.3)
 
 
 def _arm_half_body() -> None:

@@ -1,4 +1,4 @@
-"""Puts a test on stage: a real database in place of the suite's own, a sandbox with a ledger, and processes."""
+"""Puts a test on stage: a real database in place of the suite's own, a sandbox, and processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from django.db import connection, connections
 
 from django_koomalooma import earning
 from django_koomalooma.delivery import Run, deliver_due
-from django_koomalooma.models import Campaign, Commitment, DeliveryAttempt, Gate, KoomaloomaUser
+from django_koomalooma.models import Campaign, Commitment, Decision, DeliveryAttempt, Gate, KoomaloomaUser
 from django_koomalooma.sandbox import Sandbox
 from tests import services
 from tests.proof import oracle, shop
@@ -94,7 +94,7 @@ def _migrate(url: str) -> None:
 
 def clean() -> None:
     """Empty the tables; the schema stays."""
-    for model in (DeliveryAttempt, Commitment, KoomaloomaUser, Campaign, Gate, shop.Order):
+    for model in (Decision, DeliveryAttempt, Commitment, KoomaloomaUser, Campaign, Gate, shop.Order):
         model.objects.all()._raw_delete("default")  # type: ignore[attr-defined]  # a table, not rows
 
 

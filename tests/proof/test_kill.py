@@ -21,9 +21,7 @@ CORE = "django_koomalooma"
 # At most one booking, and what is known of it: (point, status after the sweep, bookings)
 DELIVER = [
     pytest.param(f"{CORE}.leasing:Leasing.lease:before", "issued", 1, id="before the lease"),
-    pytest.param(
-        f"{CORE}.querysets:CommitmentQuerySet.lease:after", "issued", 1, id="inside the lease's transaction"
-    ),
+    pytest.param(f"{CORE}.querysets:CommitmentQuerySet.lease:after", "issued", 1, id="in the lease"),
     pytest.param(f"{CORE}.leasing:Leasing.lease:after", "in_doubt", 0, id="after the lease"),
     pytest.param(f"{CORE}.wire:WireHTTPConnection._new_conn:before", "in_doubt", 0, id="while connecting"),
     pytest.param(f"{CORE}.wire:WireCall.raise_flag:before:2", "in_doubt", 0, id="before the first byte"),
