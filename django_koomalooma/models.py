@@ -374,6 +374,7 @@ class Decision(models.Model):
         verbose_name = _("decision")
         verbose_name_plural = _("decisions")
         ordering = ("commitment", "id")
+        indexes = [models.Index(fields=["what", "id"], name="koomalooma_decision_what")]
 
     def __str__(self) -> str:
         return f"{self.what}: {self.by}"
