@@ -43,7 +43,14 @@ def make_config(url: str) -> dict[str, Any]:
 def put_in_place(config: dict[str, Any]) -> Iterator[None]:
     """Let ``default`` be another database, in all threads, until the block ends."""
     before, own = connections["default"], connections.settings["default"]
-    connections.settings["default"] = {**own, "TEST": own["TEST"], "USER": "", "PASSWORD": "", **config}
+    connections.settings["default"] = {
+        **own,
+        "TEST": own["TEST"],
+        "USER": "",
+        "PASSWORD": "",
+        "OPTIONS": {},
+        **config,
+    }
     for name in ("HOST", "PORT", "USER", "PASSWORD"):
         connections.settings["default"].setdefault(name, "")
     connections["default"] = connections.create_connection("default")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 
 import django
 
@@ -16,9 +17,10 @@ def main() -> int:
     from django.contrib.auth import get_user_model
 
     from django_koomalooma.delivery import deliver_due
-    from tests.proof import points, shop
+    from tests.proof import pace, points, shop
 
     command, *arguments = sys.argv[1:]
+    pace.quicken()
     if os.environ.get("PROOF_BROKER"):
         from tests.proof import app  # noqa: F401 - makes it Celery's current app
 
@@ -29,6 +31,10 @@ def main() -> int:
         case "deliver":
             run = deliver_due()
             print(json.dumps({name: getattr(run, name) for name in run.__slots__}))
+        case "sweep":
+            while True:
+                deliver_due(seconds=2)
+                time.sleep(0.5)
         case "settle":
             from django_koomalooma import review
             from django_koomalooma.models import Commitment
