@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from django.db import router, transaction
 
-from . import gate, wakeup
+from . import alarms, gate, wakeup
 from .client import PartnerClient, Verdict, clock
 from .conf import conf
 from .exceptions import CallFailed, ConfigurationError
@@ -76,7 +76,10 @@ def deliver_due(*, sweep: bool = True, seconds: float = RUN_SECONDS) -> Run:
         DatabaseError: The database failed; what is leased and not recorded becomes in doubt.
         RuntimeError: It was called inside a transaction.
     """
-    return _DeliveryRun(seconds).work(sweep)
+    run = _DeliveryRun(seconds).work(sweep)
+    if sweep:
+        alarms.send_alarms()
+    return run
 
 
 class _DeliveryRun:

@@ -175,10 +175,6 @@ def read_status() -> Status:
     row = gate.read()
     rows = Commitment.objects.using(using)
     due = rows.due(now).aggregate(count=Count("pk"), oldest=Min("due_at"))
-    tried = DeliveryAttempt.objects.using(using).filter(
-        number=1, commitment__due_at__lte=now, commitment__status=_S.QUEUED
-    )
-    first_try = tried.aggregate(oldest=Min("started_at"))["oldest"]
     counts = {
         row["status"]: row["count"] for row in rows.order_by().values("status").annotate(count=Count("pk"))
     }
@@ -190,7 +186,7 @@ def read_status() -> Status:
         due=due["count"],
         held=counts.get(_S.QUEUED, 0) - due["count"],
         oldest_due_at=due["oldest"],
-        oldest_owed_at=min((at for at in (due["oldest"], first_try) if at), default=None),
+        oldest_owed_at=oldest_owed_at(rows, now),
         stuck=rows.abandoned(now).count(),
         without_campaign=rows.filter(status=_S.SKIPPED, reason=NO_CAMPAIGN).count(),
         campaigns=Campaign.objects.using(using).running(now).count(),
@@ -199,6 +195,21 @@ def read_status() -> Status:
         first_at=_first_at(rows),
         caps=tuple(Cap(word, rows.issued_units(since), cap) for word, cap, since, _ in gate.cap_periods(now)),
     )
+
+
+def oldest_owed_at(rows: CommitmentQuerySet, now: dt.datetime) -> dt.datetime | None:
+    """Return since when the oldest of those that should be sent by now waits, failed tries included.
+
+    A failed try moves ``due_at``, so for the oldest 500 of those that were tried the first try counts.
+    """
+    due = rows.due(now)
+    oldest = due.values_list("due_at", flat=True).first()
+    tried = list(due.filter(tries__gt=0).values_list("pk", flat=True)[:500])
+    if not tried:
+        return oldest
+    attempts = DeliveryAttempt.objects.using(rows.db).filter(commitment__in=tried, number=1)
+    first: dt.datetime | None = attempts.aggregate(at=Min("started_at"))["at"]
+    return min((at for at in (oldest, first) if at), default=None)
 
 
 def is_sweep_late(swept_at: dt.datetime | None, first_at: dt.datetime | None, now: dt.datetime) -> bool:

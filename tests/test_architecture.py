@@ -18,8 +18,8 @@ ROWS: list[list[str]] = [
     ["wire", "transport", "endpoint", "client"],
     ["querysets", "models"],
     ["replies", "history", "policy", "wakeup", "earning"],
-    ["gate", "sender", "leasing", "recording", "delivery"],
-    ["widget", "review", "shops", "sandbox", "alarms", "status"],
+    ["gate", "sender", "leasing", "recording", "status", "alarms", "delivery"],
+    ["widget", "review", "shops", "sandbox"],
 ]
 EDGES = ["tasks", "receivers", "admin", "rest", "checks", "templatetags", "management", "testing"]
 ORDER = {module: number for number, module in enumerate(m for row in ROWS for m in row)}
