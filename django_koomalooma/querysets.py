@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -51,7 +52,8 @@ def guarded_update(
 ) -> int:
     """Write many rows in one round: ``SET columns WHERE keys AND status IN statuses``.
 
-    One ``executemany``, since the ORM's ``bulk_update`` was measured at five times its cost.
+    PostgreSQL gets one UPDATE over a set of records, sent as JSON. The others get one ``executemany``. The
+    ORM's ``bulk_update`` was measured at five times the cost.
 
     Args:
         rows: For each row the values of ``columns``, then those of ``keys``.
@@ -63,26 +65,43 @@ def guarded_update(
         return 0
     connection = connections[using]
     quote = connection.ops.quote_name
-    fields = [model._meta.get_field(name) for name in columns]
-    key_fields = [model._meta.get_field(name) for name in keys]
     table = quote(model._meta.db_table)
-    # Names come from the models, statuses from the enumeration; every value is a parameter.
-    sql = f"UPDATE {table} SET " + ", ".join(f"{quote(field.column)} = %s" for field in fields)  # noqa: S608
-    sql += " WHERE " + " AND ".join(f"{quote(field.column)} = %s" for field in key_fields)
-    if statuses:
-        sql += (
-            " AND status IN (" + ", ".join(f"'{CommitmentStatus(status).value}'" for status in statuses) + ")"
-        )
-    params = [
-        [
-            field.get_db_prep_save(value, connection)
-            for field, value in zip([*fields, *key_fields], row, strict=True)
-        ]
-        for row in rows
-    ]
+    fields = [model._meta.get_field(name) for name in (*columns, *keys)]
+    names = [quote(field.column) for field in fields]
+    written, matched = names[: len(columns)], names[len(columns) :]
+    guard = f" AND {table}.status IN ({_listed(statuses)})" if statuses else ""
     with connection.cursor() as cursor:
-        cursor.executemany(sql, params)
+        if connection.vendor == "postgresql":
+            # Types without lengths: a cast would cut what is too long, an assignment refuses it.
+            types = [str(field.db_type(connection)).partition("(")[0] for field in fields]
+            shape = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
+            sql = f"UPDATE {table} SET " + ", ".join(f"{name} = new.{name}" for name in written)
+            sql += f" FROM json_to_recordset(%s) AS new ({shape}) WHERE "
+            sql += " AND ".join(f"{table}.{name} = new.{name}" for name in matched) + guard
+            cursor.execute(sql, [_as_records([field.column for field in fields], rows)])
+        else:
+            sql = f"UPDATE {table} SET " + ", ".join(f"{name} = %s" for name in written)
+            sql += " WHERE " + " AND ".join(f"{name} = %s" for name in matched) + guard
+            cursor.executemany(
+                sql,
+                [
+                    [
+                        field.get_db_prep_save(value, connection)
+                        for field, value in zip(fields, row, strict=True)
+                    ]
+                    for row in rows
+                ],
+            )
         return int(cursor.rowcount)
+
+
+def _listed(statuses: Sequence[str]) -> str:
+    return ", ".join(f"'{CommitmentStatus(status).value}'" for status in statuses)
+
+
+def _as_records(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows as a JSON list of objects; what JSON does not know (times, UUIDs, decimals) as text."""
+    return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str)
 
 
 class CampaignQuerySet(models.QuerySet["Campaign"]):
