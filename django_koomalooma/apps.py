@@ -16,7 +16,8 @@ class KoomaloomaConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what listens."""
-        from . import checks, receivers  # models are only there now
+        from . import checks, receivers, shops  # models are only there now
 
         checks.register()
         receivers.connect()
+        shops.connect()

@@ -1,0 +1,1 @@
+"""Shops to connect: one made by hand, and django-oscar."""

@@ -1,0 +1,1 @@
+"""A shop made by hand: the commonest Django shop."""
