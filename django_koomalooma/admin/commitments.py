@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from .. import review
 from ..events import format_amount
 from ..models import Commitment, Decision, DeliveryAttempt
 from ..replies import FIELDS
+from .decisions import decide_about_sending, make_action
 from .listing import (
     CampaignFilter,
     CappedPaginator,
@@ -137,6 +140,8 @@ class CommitmentAdmin(CommitmentBase):
         ),
     )  # fmt: skip
 
+    actions = [make_action(verb) for verb in review.VERBS.values()]
+
     # -- columns
 
     @admin.display(description=gettext_lazy("status"))
@@ -196,6 +201,14 @@ class CommitmentAdmin(CommitmentBase):
 
     # -- who may what
 
+    def has_manage_permission(self, request: HttpRequest) -> bool:
+        """Allow what can be taken back: send now, hold, cancel, restore."""
+        return request.user.has_perm("koomalooma.manage_commitment")
+
+    def has_settle_permission(self, request: HttpRequest) -> bool:
+        """Allow what decides about money for ever: it arrived, send again, give up."""
+        return request.user.has_perm("koomalooma.settle_commitment")
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Points come from the shop's events only."""
         return False
@@ -213,4 +226,51 @@ class CommitmentAdmin(CommitmentBase):
     ) -> tuple[QuerySet[Commitment], bool]:
         """Find by whole, indexed values only: a part of a word would read the whole table."""
         term = search_term.strip()
-        return (queryset.filter(pk__in=find_commitments(term)) if term else queryset), False
+        if not term:
+            return queryset, False
+        found = find_commitments(term)
+        request._koomalooma_found = len(found)  # type: ignore[attr-defined]  # read by get_paginator
+        return queryset.filter(pk__in=found), False
+
+    def get_paginator(self, request: HttpRequest, *args: Any, **kwargs: Any) -> CappedPaginator:
+        """Tell it what a search without filters has found, so that nothing is counted twice."""
+        paginator = CappedPaginator(*args, **kwargs)
+        if request.GET.keys() <= {"q", "p"}:
+            paginator.known = getattr(request, "_koomalooma_found", None)
+        return paginator
+
+    # -- pages
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the decisions about sending."""
+        page = self.admin_site.admin_view(self.sending_view)
+        return [path("sending/<slug:name>/", page, name="koomalooma_sending"), *super().get_urls()]
+
+    def sending_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Decide about sending as a whole: pause it, let it go on."""
+        return decide_about_sending(self, request, name)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Offer beside a commitment what may be decided about it."""
+        row = self.get_object(request, object_id)
+        verbs = self._offers(request, row) if row is not None else []
+        return super().change_view(request, object_id, form_url, {"verbs": verbs, **(extra_context or {})})
+
+    def _offers(self, request: HttpRequest, row: Commitment) -> list[review.Verb]:
+        may = {"manage": self.has_manage_permission(request), "settle": self.has_settle_permission(request)}
+        offers = []
+        for verb in review.VERBS.values():
+            if not may[verb.permission] or row.status not in verb.before:
+                continue
+            if verb.name == "restore" and row.status == Commitment.Status.REFUSED and may["settle"]:
+                continue  # "send again" says the same
+            if verb.name == "reopen" and not review.preview(verb.name, [row])[0].is_allowed:
+                continue
+            offers.append(verb)
+        return offers

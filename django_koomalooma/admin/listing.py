@@ -35,6 +35,9 @@ _GOALS = ("purchase", "signup", "referral", "review")
 class CappedPaginator(BasePaginator):
     """Counts and pages through the first :data:`MOST` rows only."""
 
+    known: int | None = None
+    """How many there are, where a search has told already."""
+
     @cached_property
     def count(self) -> int:
         """How many rows can be paged through."""
@@ -43,6 +46,8 @@ class CappedPaginator(BasePaginator):
     @cached_property
     def found(self) -> int:
         """How many there are, up to one more than can be paged through."""
+        if self.known is not None:
+            return self.known
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]  # the admin gives nothing else
         return rows.order_by()[: MOST + 1].count()
 

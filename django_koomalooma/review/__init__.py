@@ -16,10 +16,11 @@ from .rows import (
     version,
 )
 from .sending import CHOICES, Choice, choices, choose, only_from_now_on, send_recorded
-from .verbs import VERBS, WAIT, Step, Verb, Wish
+from .verbs import LONGEST_HOLD, VERBS, WAIT, Step, Verb, Wish
 
 __all__ = [
     "CHANGED",
+    "LONGEST_HOLD",
     "CHOICES",
     "VERBS",
     "WAIT",
