@@ -178,6 +178,7 @@ class Stage:
 
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            connection.close_if_unusable_or_obsolete()  # as Celery does between tasks
             if gate.read().is_stopped:
                 gate.resume()
             run = deliver_due()
