@@ -113,7 +113,7 @@ class CommitmentFactory(factory.django.DjangoModelFactory):
     updated_at = factory.LazyFunction(timezone.now)
     net_value = Decimal("100.00")
     currency = "EUR"
-    description = factory.LazyAttribute(lambda row: f"Order {row.reference}")
+    description = factory.LazyAttribute(lambda row: f"Order {row.reference}"[:255])
     category = "purchase"
     terms = factory.LazyFunction(dict)
     status = CommitmentStatus.QUEUED
