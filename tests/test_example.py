@@ -136,7 +136,7 @@ def test_paying_twice_earns_once(shop: Shop, member: Shopper) -> None:
     number = member.order("plant", email="m@customer.example")
     member.pay(number)
 
-    # The page has no button any more: the basket's page lends its form to the second click.
+    # The order's page has no button any more: the log-in page lends its form to the second click.
     member.submit("account/log-in/", f"orders/{number}/pay/")
 
     assert shop.commitments("purchase", number) == [("queued", 24.0)]
