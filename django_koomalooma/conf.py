@@ -64,21 +64,32 @@ class Settings:
 
     @property
     def partner_id(self) -> str:
-        """Your partner id at koomalooma, the value of ``data-partner-id`` in the widget's snippet. Needed to send."""
+        """Your partner id at koomalooma, the value of ``data-partner-id`` in the widget's snippet.
+
+        Needed to send.
+        """
         return _text("PARTNER_ID")
 
     @property
     def api_token(self) -> str:
-        """The token from koomalooma's support staff: a string, or a callable that returns it. Needed to send."""
+        """The token from koomalooma's support staff: a string, or a callable that returns it.
+
+        Needed to send.
+        """
         value = _get("API_TOKEN", "")
         if callable(value):
-            value = value()
+            try:
+                value = value()
+            except Exception as error:  # neither cause nor message is shown: they may hold the token
+                raise ConfigurationError(
+                    f"KOOMALOOMA_API_TOKEN: the callable failed with {type(error).__name__}."
+                ) from None
         if value is None:
             return ""
         if not isinstance(value, str):
             # The value is not shown: it may be the token in another wrapping.
             raise ConfigurationError(
-                f"KOOMALOOMA_API_TOKEN is a {type(value).__name__}: give text, or a callable that returns text."
+                f"KOOMALOOMA_API_TOKEN is a {type(value).__name__}: give text, or a callable that returns it."
             )
         return value.strip(" ")
 
@@ -89,7 +100,10 @@ class Settings:
 
     @property
     def mode(self) -> str:
-        """``"live"``; ``"dry_run"``: everything is decided and recorded, nothing is queued; ``"off"``: nothing is recorded."""
+        """``"live"``; ``"dry_run"``: everything is decided and recorded, nothing is queued.
+
+        ``"off"``: nothing is recorded.
+        """
         value = _text("MODE", "live")
         if value not in MODES:
             raise _wrong("MODE", value, "'live', 'dry_run' or 'off'")
@@ -135,17 +149,26 @@ class Settings:
 
     @property
     def daily_cap(self) -> int | None:
-        """Points a day after which sending waits for the next day; ``None`` for no cap (koomalooma's default: 100,000)."""
+        """Points a day after which sending waits for the next day.
+
+        ``None`` for no cap (koomalooma's default: 100,000).
+        """
         return _cap("DAILY_CAP", 100_000)
 
     @property
     def monthly_cap(self) -> int | None:
-        """Points a month after which sending waits for the next month; ``None`` for no cap (koomalooma's default: 2,000,000)."""
+        """Points a month after which sending waits for the next month.
+
+        ``None`` for no cap (koomalooma's default: 2,000,000).
+        """
         return _cap("MONTHLY_CAP", 2_000_000)
 
     @property
     def shop(self) -> str | None:
-        """The shop framework: ``"auto"``, a short name such as ``"oscar"``, a dotted path to your own adapter, or ``None``."""
+        """The shop framework: ``"auto"``, a short name such as ``"oscar"``, a dotted path to your own adapter.
+
+        Or ``None``.
+        """
         value = _get("SHOP", "auto")
         if value is not None and not isinstance(value, str):
             raise _wrong("SHOP", value, "'auto', the name of an adapter, a dotted path, or None")
@@ -153,7 +176,10 @@ class Settings:
 
     @property
     def shop_options(self) -> Mapping[str, Any]:
-        """Options of the shop's adapter: ``paid_statuses``, ``cancelled_statuses``, ``user``, ``reference``, ``value``, ``currency``."""
+        """Options of the shop's adapter.
+
+        ``paid_statuses``, ``cancelled_statuses``, ``user``, ``reference``, ``value``, ``currency``.
+        """
         value = _get("SHOP_OPTIONS", {})
         if not isinstance(value, Mapping):
             raise _wrong("SHOP_OPTIONS", value, "a dict")
@@ -169,7 +195,10 @@ class Settings:
 
     @property
     def orders(self) -> str | Callable[..., Any] | None:
-        """Dotted path of a function ``(since, until)`` that gives the paid orders of a period as events, for backfill and audit."""
+        """Dotted path of a function ``(since, until)`` that gives the paid orders of a period as events.
+
+        For backfill and audit.
+        """
         value = _get("ORDERS", None)
         if value is not None and not isinstance(value, str) and not callable(value):
             raise _wrong("ORDERS", value, "a dotted path")
@@ -187,12 +216,18 @@ class Settings:
 
     @property
     def widget_snippet(self) -> str:
-        """The snippet that koomalooma's panel generates, pasted whole; ``%%sessionId%%`` in it is replaced."""
+        """The snippet that koomalooma's panel generates, pasted whole.
+
+        ``%%sessionId%%`` in it is replaced.
+        """
         return _text("WIDGET_SNIPPET")
 
     @property
     def proxies(self) -> Mapping[str, str]:
-        """Proxies to koomalooma, as ``{"https": "http://proxy:3128"}``. Proxies of the environment are never used."""
+        """Proxies to koomalooma, as ``{"https": "http://proxy:3128"}``.
+
+        Proxies of the environment are never used.
+        """
         value = _get("PROXIES", None) or {}
         if not isinstance(value, Mapping) or not all(
             isinstance(key, str) and isinstance(url, str) for key, url in value.items()
@@ -212,6 +247,15 @@ class Settings:
     def retention_days(self) -> int | None:
         """Days after which the attempts of finished commitments are pruned; ``None`` keeps them for ever."""
         return None if _get("RETENTION_DAYS", None) is None else _count("RETENTION_DAYS", 0, 1, 36_500)
+
+    @property
+    def names_token(self) -> bool:
+        """Whether a token is named, without asking a callable for it, which a checkout must not wait for.
+
+        Not a setting.
+        """
+        value = _get("API_TOKEN", "")
+        return bool(self.partner_id and (callable(value) or value))
 
     @property
     def can_send(self) -> bool:

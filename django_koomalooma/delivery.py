@@ -136,7 +136,7 @@ class _DeliveryRun:
             try:
                 self.pump(sender)
             except BaseException:
-                # A time limit, Ctrl-C, a dead database: nothing more is leased, what is in flight is recorded.
+                # A time limit, Ctrl-C, a dead database: lease nothing more, record what is in flight.
                 self.finish(sender)
                 raise
             finally:
@@ -203,7 +203,10 @@ class _DeliveryRun:
             self.units_left = gate.check_caps(self.now())
 
     def park_abandoned(self) -> None:
-        """Put in doubt what a run leased and never recorded: it may have arrived, so it is never sent again."""
+        """Put in doubt what a run leased and never recorded.
+
+        It may have arrived, so it is never sent again.
+        """
         now = self.now()
         while pks := list(self.rows.abandoned(now).values_list("pk", flat=True)[:500]):
             self.run.abandoned += self.rows.filter(

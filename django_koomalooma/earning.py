@@ -2,102 +2,29 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import hashlib
-import hmac
 import logging
-import os
-import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.contrib.contenttypes.models import ContentType
 from django.db import DataError, IntegrityError, models, router, transaction
 from django.db.models import Case, F, Q, Value, When
-from django.db.models.signals import post_delete, post_save
 from django.utils import timezone
-from django.utils.functional import SimpleLazyObject
 
 from . import wakeup
 from .conf import conf
+from .deciding import campaigns, decide
 from .events import Amendment, Cancellation, EarningEvent, quantize
-from .exceptions import InvalidEvent
-from .models import Campaign, Commitment, Gate, make_key, make_trace_key, shorten_reference, storable
+from .models import Commitment, make_key, shorten_reference, storable
 from .policy import Policy, get_policy
 from .signals import commitment_queued
 from .statuses import CommitmentStatus
 
 logger = logging.getLogger("django_koomalooma")
 
-NO_CAMPAIGN = "No campaign rewards this yet."
-DRY_RUN = "Dry run: nothing was sent."
 BEFORE_EVENT = "Changed by the shop before it was paid."
 OFF = "KOOMALOOMA_MODE is off: nothing is recorded."
 WITHDRAWN = "Withdrawn by the shop."
-_CAMPAIGNS_FOR = 10.0
-
-
-class _Campaigns:
-    """The active campaigns, kept for ten seconds in this process and dropped when one is saved here.
-
-    What finds none is looked up again at once, so that a new campaign never costs a customer his points.
-    """
-
-    def __init__(self) -> None:
-        self._state: tuple[float, int, str, list[Campaign]] = (0.0, 0, "", [])
-
-    def drop(self, **kwargs: Any) -> None:
-        self._state = (0.0, 0, "", [])
-
-    def read(self, using: str, *, fresh: bool = False) -> tuple[list[Campaign], bool]:
-        """Return the campaigns, and whether they were read just now."""
-        until, pid, alias, campaigns = self._state
-        if not fresh and time.monotonic() < until and (pid, alias) == (os.getpid(), using):
-            return campaigns, False
-        campaigns = list(Campaign.objects.using(using).active())
-        self._state = (time.monotonic() + _CAMPAIGNS_FOR, os.getpid(), using, campaigns)
-        return campaigns, True
-
-
-campaigns = _Campaigns()
-post_save.connect(campaigns.drop, sender=Campaign, dispatch_uid="koomalooma_campaigns")
-post_delete.connect(campaigns.drop, sender=Campaign, dispatch_uid="koomalooma_campaigns")
-
-
-def choose_campaign(
-    event: EarningEvent, at: dt.datetime, using: str, policy: Policy
-) -> tuple[Campaign | None, str]:
-    """Return the campaign that rewards the event, or ``None`` and the reason in a sentence.
-
-    A campaign of the event's own site is preferred to one without a site, one in its currency to one that
-    the policy converts to.
-    """
-    found, fresh = campaigns.read(using)
-    campaign, reason = _match(event, at, found, policy)
-    if campaign is None and not fresh:
-        campaign, reason = _match(event, at, campaigns.read(using, fresh=True)[0], policy)
-    return campaign, reason
-
-
-def _match(
-    event: EarningEvent, at: dt.datetime, found: list[Campaign], policy: Policy
-) -> tuple[Campaign | None, str]:
-    fits = [c for c in found if c.goal == event.goal and c.site in ("", event.site)]
-    if not fits:
-        return None, NO_CAMPAIGN
-    started = [c for c in fits if c.starts_at <= at]
-    if not started:
-        return None, "Paid before the campaign began."
-    running = [c for c in started if c.ends_at is None or at < c.ends_at]
-    if not running:
-        return None, "Paid after the campaign had ended."
-    running.sort(key=lambda c: (c.site != event.site, c.currency != event.currency, -c.starts_at.timestamp()))
-    for campaign in running:
-        if policy.convert(event.value, event.currency, campaign.currency) is not None:
-            return campaign, ""
-    return None, f"Paid in {event.currency}; the campaign is in {running[0].currency}."
 
 
 def earn(event: EarningEvent) -> Commitment:
@@ -242,18 +169,20 @@ def _find(site: str, goal: str, reference: str, using: str) -> Commitment | None
 
 def _record(event: EarningEvent, policy: Policy, using: str, *, plain: bool = False) -> Commitment:
     with transaction.atomic(using=using):
-        row = _decide(event, policy, using)
+        row = decide(event, policy, using)
         if plain:
             for name in ("reference", "description", "category", "session_id", "site"):
-                length = Commitment._meta.get_field(name).max_length
-                setattr(row, name, getattr(row, name).encode("ascii", "replace").decode()[:length])
+                setattr(row, name, getattr(row, name).encode("ascii", "replace").decode())
             row.terms["reference"] = event.reference.encode("ascii", "backslashreplace").decode()
         row.save(force_insert=True, using=using)
     return row
 
 
 def _repeat(first: Commitment, event: EarningEvent, policy: Policy, using: str) -> Commitment:
-    """Return the row of a repeated event: filled in if it was left by a change, flagged if the event differs."""
+    """Return the row of a repeated event.
+
+    Filled in if it was left by a change, flagged if the event differs.
+    """
     if first.terms.get("before_event"):
         return _fill(first, event, policy, using)
     told = (str(event.value), event.currency)
@@ -278,7 +207,7 @@ def _fill(left: Commitment, event: EarningEvent, policy: Policy, using: str) -> 
         row = Commitment.objects.using(using).select_for_update().get(pk=left.pk)
         if not row.terms.pop("before_event", None):
             return row
-        decided = _decide(event, policy, using)
+        decided = decide(event, policy, using)
         decided.pk, decided.created_at = row.pk, row.created_at
         decided.net_value, decided.withdrawn_at = row.net_value, row.withdrawn_at
         if decided.status == CommitmentStatus.QUEUED and not decided.net_value:
@@ -299,153 +228,3 @@ def _announce(row: Commitment, using: str) -> None:
     transaction.on_commit(after_commit, using=using, robust=True)
     if row.due_at is not None and row.due_at <= timezone.now():
         wakeup.after_commit(using)
-
-
-def _decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
-    now = timezone.now()
-    at = event.occurred_at or now
-    if timezone.is_aware(now) and timezone.is_naive(at):
-        at = timezone.make_aware(at)
-    row = Commitment(
-        key=make_key(event.site, event.goal, event.reference),
-        goal=event.goal,
-        reference=shorten_reference(event.reference),
-        site=event.site,
-        session_id=storable(event.session_id)[:255],
-        occurred_at=at,
-        currency=event.currency,
-        net_value=quantize(event.value, event.currency),
-        created_at=now,
-        updated_at=now,
-        status=CommitmentStatus.SKIPPED,
-        terms={"value": str(event.value), "currency": event.currency, "policy": conf.policy},
-    )
-    if row.reference != event.reference:
-        row.terms["reference"] = storable(event.reference)
-    _set_customer(row, event, using)
-    _set_source(row, event, using)
-    campaign, reason = choose_campaign(event, at, using, policy)
-    row.campaign = campaign
-    if campaign:
-        row.reason = _price(row, event, policy, campaign)
-    else:
-        row.reason = reason
-        row.description = storable(event.description)[:230]
-        row.terms["worth"] = str(policy.net_value(event))
-    row.reason = _no_customer(row) or policy.exclusion(event) or row.reason
-    if not row.reason and conf.mode == "dry_run":
-        row.reason = DRY_RUN
-    if not row.reason and campaign:
-        row.status = CommitmentStatus.QUEUED
-        row.due_at = max(now, at + dt.timedelta(days=campaign.hold_days)) if campaign.hold_days else now
-        if not conf.can_send:
-            row.terms["before_token"] = True
-    return row
-
-
-def reprice(row: Commitment) -> str:
-    """Choose a campaign for an event that had none, and price it, in memory only: for a person's decision.
-
-    A campaign that began only after the event counts too. The value is what the policy made of the event
-    when it came, or what the shop amended it to since.
-
-    Returns:
-        Why it earns nothing after all, or ``""``.
-
-    Raises:
-        ConfigurationError: A setting of ours is wrong.
-    """
-    using = router.db_for_write(Commitment)
-    policy = get_policy()
-    currency = row.terms.get("currency", row.currency)
-    value = row.net_value
-    if "value" in row.terms and value == quantize(Decimal(row.terms["value"]), currency):
-        value = Decimal(row.terms.get("worth", row.terms["value"]))
-    event = EarningEvent(
-        goal=row.goal,
-        reference=row.terms.get("reference", row.reference),
-        value=value,
-        currency=currency,
-        user=row.user,
-        description=row.description,
-        occurred_at=row.occurred_at,
-        source=row.source,
-        session_id=row.session_id,
-        site=row.site,
-    )
-    campaign, reason = choose_campaign(event, row.occurred_at, using, policy)
-    if campaign is None:
-        campaign, _ = choose_campaign(event, max(timezone.now(), row.occurred_at), using, policy)
-    if campaign is None:
-        return reason
-    row.campaign = campaign
-    return _price(row, event, policy, campaign, value)
-
-
-def _price(
-    row: Commitment, event: EarningEvent, policy: Policy, campaign: Campaign, value: Decimal | None = None
-) -> str:
-    """Freeze what the event is worth under the campaign; return why it earns nothing, or ``""``."""
-    if value is None:
-        value = policy.net_value(event)
-    converted = policy.convert(value, event.currency, campaign.currency)
-    if converted is None:
-        return f"Paid in {event.currency}; the campaign is in {campaign.currency}."
-    fixed = event.goal != "purchase" and (campaign.fixed_value is not None or not converted)
-    if fixed:
-        converted = campaign.fixed_value or Decimal(0)
-    row.net_value = quantize(converted, campaign.currency)
-    row.currency = campaign.currency
-    row.trace_key = make_trace_key()
-    text = storable(policy.description(event, campaign))
-    row.description = f"{text[:230]} KL-{row.trace_key}".strip()
-    row.category = storable(policy.category(event, campaign))[:100]
-    row.terms |= {
-        "net_value": str(row.net_value),
-        "fixed": fixed,
-        "campaign": campaign.remote_id,
-        "hold_days": campaign.hold_days,
-        "minimum_value": str(campaign.minimum_value),
-    }
-    if fixed:
-        return ""
-    if not row.net_value:
-        return "Nothing was paid."
-    if row.net_value < campaign.minimum_value:
-        return f"Below the campaign's minimum of {quantize(campaign.minimum_value, campaign.currency)} {campaign.currency}."
-    return ""
-
-
-def _set_customer(row: Commitment, event: EarningEvent, using: str) -> None:
-    user = event.user
-    if user is not None and getattr(user, "is_authenticated", False) and user.pk is not None:
-        if not isinstance(user, get_user_model()):
-            raise InvalidEvent(f"user is a {type(user).__name__}: give the user that logs in, or None.")
-        row.user_id = user.pk
-    elif event.email.strip() and conf.guests:
-        row.email_hash = hash_email(event.email, using)
-
-
-def _no_customer(row: Commitment) -> str:
-    if row.user_id is not None or row.email_hash:
-        return ""
-    if conf.guests:
-        return "A guest without an e-mail address."
-    return "Bought as a guest: points need an account."
-
-
-def hash_email(email: str, using: str) -> str:
-    """Return the keyed hash that stands for a guest; the key is random and kept in the database."""
-    gate, _ = Gate.objects.using(using).get_or_create(pk=1)
-    return hmac.new(gate.guest_key.encode(), email.strip().lower().encode(), hashlib.sha256).hexdigest()
-
-
-def _set_source(row: Commitment, event: EarningEvent, using: str) -> None:
-    source = event.source
-    if (
-        isinstance(source, models.Model | SimpleLazyObject)
-        and source.pk is not None
-        and len(str(source.pk)) <= 64
-    ):
-        row.source_type = ContentType.objects.db_manager(using).get_for_model(source)
-        row.source_id = str(source.pk)

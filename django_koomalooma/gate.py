@@ -14,10 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.db import connections, router, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from .client import Verdict
 from .conf import conf
+from .exceptions import ConfigurationError
 from .models import Commitment, Gate
 from .querysets import database_now
 from .signals import queue_resumed, queue_stopped
@@ -72,7 +74,7 @@ def read() -> Gate:
     return Gate.objects.using(using).get_or_create(pk=1)[0]
 
 
-def opened() -> object:
+def opened() -> QuerySet[Gate]:
     """Return the query that has a row while sending is not stopped; a lease asks it in its own statement."""
     return Gate.objects.using(router.db_for_write(Gate)).filter(pk=1, is_stopped=False)
 
@@ -80,8 +82,8 @@ def opened() -> object:
 def state() -> State:
     """Return what the gate says now; a missing token counts at once, before any run has seen it."""
     gate = read()
-    if not conf.can_send and gate.code not in NEEDS_PERSON:
-        return State(False, Cause.NO_TOKEN, _sentence_no_token(), gate.since, None, False)
+    if gate.code not in NEEDS_PERSON and (missing := _missing_token()):
+        return State(False, missing[1], missing[0], gate.since, None, False)
     return State(
         not gate.is_stopped,
         gate.code if gate.is_stopped else "",
@@ -92,12 +94,15 @@ def state() -> State:
     )
 
 
-def _sentence_no_token() -> str:
-    missing = [
-        name for name, value in (("PARTNER_ID", conf.partner_id), ("API_TOKEN", conf.api_token)) if not value
-    ]
-    names = " and ".join(f"KOOMALOOMA_{name}" for name in missing)
-    return f"No token yet: set {names}. Everything is recorded, nothing is lost."
+def _missing_token() -> tuple[str, Cause] | None:
+    try:
+        named = (("PARTNER_ID", conf.partner_id), ("API_TOKEN", conf.api_token))
+    except ConfigurationError as error:
+        return str(error), Cause.CONFIGURATION
+    names = " and ".join(f"KOOMALOOMA_{name}" for name, value in named if not value)
+    if not names:
+        return None
+    return f"No token yet: set {names}. Everything is recorded, nothing is lost.", Cause.NO_TOKEN
 
 
 def stop(reason: str, code: str = Cause.PERSON, *, until: dt.datetime | None = None) -> None:
@@ -165,7 +170,10 @@ def resume() -> None:
 
 
 def reopen() -> None:
-    """Start sending again after a probe, or because the time has come: one commitment until the first success."""
+    """Start sending again after a probe, or because the time has come.
+
+    One commitment until the first success.
+    """
     gate = read()
     if gate.code not in NEEDS_PERSON:
         _open(gate)
@@ -185,7 +193,10 @@ def _open(gate: Gate, **values: object) -> None:
 
 
 def fingerprint() -> str:
-    """Return what tells this database and partner from another; never machine or path, which change by themselves."""
+    """Return what tells this database and partner from another.
+
+    Never machine or path, which change by themselves.
+    """
     settings = connections[router.db_for_write(Commitment)].settings_dict
     parts = [settings["ENGINE"], settings.get("HOST"), settings.get("PORT"), conf.partner_id]
     if "sqlite" not in settings["ENGINE"]:
@@ -194,15 +205,15 @@ def fingerprint() -> str:
 
 
 def look() -> Gate:
-    """Decide at a run's start whether it may send, from settings, fingerprint, time and caps; write what changed.
+    """Decide at a run's start whether it may send, from settings, fingerprint and time; write what changed.
 
     Returns:
         The gate as it is now: open, stopped, or stopped with a probe that is due (:func:`wants_probe`).
     """
     gate = read()
     using = gate._state.db or "default"
-    if not conf.can_send:
-        stop(_sentence_no_token(), Cause.NO_TOKEN)
+    if missing := _missing_token():
+        stop(*missing)
         return read()
     if gate.is_stopped and gate.code in NEEDS_PERSON:
         return gate
@@ -255,7 +266,7 @@ def caps_have_room(now: dt.datetime) -> bool:
 
 
 def check_caps(now: dt.datetime) -> int | None:
-    """Stop until the next day or month where a cap is reached; warn once at 80 %. Time zone: the project's (R1).
+    """Stop until the next day or month where a cap is reached, in the project's time zone; warn at 80 % (R1).
 
     Returns:
         The points that may still be sent; ``None`` where there is no cap.
@@ -279,7 +290,10 @@ def check_caps(now: dt.datetime) -> int | None:
 
 
 class Counters:
-    """What failed in a row, as one run sees it: read once, written when it changed, and it stops the queue."""
+    """What failed in a row, as one run sees it.
+
+    Read once, written when it changed, and it stops the queue.
+    """
 
     def __init__(self, gate: Gate) -> None:
         self._using = gate._state.db

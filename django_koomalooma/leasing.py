@@ -129,7 +129,7 @@ class Leasing:
     def _name_campaigns(self, rows: Sequence[Commitment]) -> None:
         wanted = {row.campaign_id for row in rows} - self._campaign_ids.keys()
         if wanted:
-            campaigns = Campaign.objects.using(self._using).filter(pk__in=wanted)
+            campaigns = Campaign.objects.using(self._using).filter(pk__in=[pk for pk in wanted if pk])
             self._campaign_ids.update(campaigns.values_list("pk", "remote_id"))
 
     def _leave_out(self, row: Commitment, now: dt.datetime) -> bool:
@@ -148,7 +148,10 @@ class Leasing:
         return bool(reason)
 
     def _ask_policy(self, row: Commitment, now: dt.datetime) -> str | None:
-        """Return the policy's refusal or ``""``; ``None`` when it failed and the row was put off for an hour."""
+        """Return the policy's refusal or ``""``.
+
+        ``None`` when it failed and the row was put off for an hour.
+        """
         if type(self._policy).refusal is Policy.refusal:
             return ""
         try:

@@ -31,7 +31,10 @@ def storable(text: str) -> str:
 
 
 def shorten_reference(reference: str) -> str:
-    """Return the reference as the column keeps it: whole, or cut with a mark of its own when it is too long."""
+    """Return the reference as the column keeps it.
+
+    Whole, or cut with a mark of its own when it is too long.
+    """
     text = storable(reference)
     if len(text) <= _LONGEST_REFERENCE:
         return text
@@ -83,7 +86,8 @@ class Campaign(models.Model):
         max_length=150,
         blank=True,
         help_text=_(
-            "What the customer reads at koomalooma. {reference} and {goal} are replaced. Empty: “Order {reference}”."
+            "What the customer reads at koomalooma. {reference} and {goal} are replaced. "
+            "Empty: “Order {reference}”."
         ),
     )
     currency = models.CharField(
@@ -147,7 +151,10 @@ class Campaign(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """Refuse a campaign that ends before it starts, or overlaps with one of the same goal, currency and site."""
+        """Refuse a campaign that ends before it starts, or overlaps with one of the same goal.
+
+        Currency and site.
+        """
         if self.ends_at and self.starts_at and self.ends_at <= self.starts_at:
             raise ValidationError({"ends_at": _("It ends before it starts.")})
         if not self.is_active or not self.starts_at:
@@ -182,7 +189,7 @@ class KoomaloomaUser(models.Model):
     )
     registered_session_id = models.CharField(max_length=255, blank=True, editable=False)
     registered_at = models.DateTimeField(_("registered at"), null=True, blank=True, editable=False)
-    email_hash = models.CharField(max_length=64, null=True, blank=True, unique=True, editable=False)  # noqa: DJ001 - unique, and null for all who have an account
+    email_hash = models.CharField(max_length=64, null=True, blank=True, unique=True, editable=False)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
     class Meta:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Policy:
-    """How this shop rewards. Subclass it, override what differs, and name the subclass in ``KOOMALOOMA_POLICY``.
+    """How this shop rewards. Override what differs in a subclass, and name that in ``KOOMALOOMA_POLICY``.
 
     The first five methods run inside the checkout, in the order's transaction: keep them free of look-ups.
     What needs the database (consent, customer groups, a first order) belongs into :meth:`refusal`, which
@@ -24,7 +24,10 @@ class Policy:
     """
 
     def net_value(self, event: EarningEvent) -> Decimal:
-        """Return what of the event earns points, in its currency: all of it. Override to leave out shipping or tax."""
+        """Return what of the event earns points, in its currency: all of it.
+
+        Override to leave out shipping or tax.
+        """
         return event.value
 
     def exclusion(self, event: EarningEvent) -> str:
@@ -47,7 +50,10 @@ class Policy:
         return campaign.category or event.goal
 
     def refusal(self, commitment: Commitment) -> str:
-        """Return why the points must not be sent after all, or ``""``. Runs in the worker, before each sending."""
+        """Return why the points must not be sent after all, or ``""``.
+
+        Runs in the worker, before each sending.
+        """
         return ""
 
 

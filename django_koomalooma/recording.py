@@ -41,7 +41,7 @@ class Recording:
         self._rows = Commitment.objects.using(using)
 
     def record(self, calls: Sequence[Call]) -> list[tuple[Call, CommitmentStatus, int]]:
-        """Write what came of the calls, many rows at a time; what fails is the write, so the write is repeated.
+        """Write what came of the calls, many rows at a time; a failing write is repeated, never the call.
 
         Returns:
             For each call that was still ours: the call, the row's new status, and the points issued.
@@ -126,7 +126,10 @@ class Recording:
         return (status, due_at, reason, customer, "", None, "", None, None, now)
 
     def _is_alone(self, call: Call) -> bool:
-        """Tell whether the account's trouble is this row's own: another was issued after its last such answer."""
+        """Tell whether the account's trouble is this row's own.
+
+        Another was issued after its last such answer.
+        """
         attempts = DeliveryAttempt.objects.using(self._using).filter(
             commitment=call.pk, number__lt=call.number
         )

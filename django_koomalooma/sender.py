@@ -54,7 +54,7 @@ class Call:
 
 
 class Sender:
-    """Threads that make calls. Few while koomalooma answers at once, as many as are in flight when it does not.
+    """Threads that make calls: few while koomalooma answers at once, one for each call when it does not.
 
     Use it as a context manager; leaving it waits for no thread, so collect what is in flight before.
     """
@@ -144,7 +144,7 @@ class Sender:
 
 
 def register(client: PartnerClient, customer: Customer, session_id: str, send_before: float | None) -> Answer:
-    """Create the customer at koomalooma, or tell it his new session. It issues nothing and may be repeated (O3).
+    """Create the customer at koomalooma, or tell it his new session; issues nothing, may be repeated (O3).
 
     Raises:
         CallFailed: He was not created, or it is not known.

@@ -17,7 +17,7 @@ from django.utils.timesince import timesince
 
 from . import gate
 from .conf import conf
-from .earning import NO_CAMPAIGN
+from .deciding import NO_CAMPAIGN
 from .models import Campaign, Commitment, DeliveryAttempt, Gate
 from .querysets import CommitmentQuerySet, database_now
 from .statuses import CommitmentStatus

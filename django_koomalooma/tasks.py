@@ -7,7 +7,7 @@ from celery import shared_task
 from . import delivery
 
 
-@shared_task(
+@shared_task(  # type: ignore[untyped-decorator]  # Celery ships no types
     name="django_koomalooma.tasks.deliver_due",
     ignore_result=True,
     acks_late=False,

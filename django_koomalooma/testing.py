@@ -86,9 +86,9 @@ def koomalooma() -> Iterator[Koomalooma]:
 
     The test needs the database (``django_db``). Points are sent for real over loopback, nowhere else.
     """
-    from . import earning
+    from . import deciding
 
-    earning.campaigns.drop()
+    deciding.campaigns.drop()
     with (
         Sandbox(durable=False) as sandbox,
         override_settings(
@@ -100,4 +100,4 @@ def koomalooma() -> Iterator[Koomalooma]:
         ),
     ):
         yield Koomalooma(sandbox)
-    earning.campaigns.drop()
+    deciding.campaigns.drop()

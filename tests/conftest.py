@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import Settings
 
-from django_koomalooma import earning
+from django_koomalooma import deciding
 from django_koomalooma.sandbox import Sandbox
 from tests import services
 
@@ -28,9 +28,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh_campaigns() -> Iterator[None]:
-    earning.campaigns.drop()
+    deciding.campaigns.drop()
     yield
-    earning.campaigns.drop()
+    deciding.campaigns.drop()
 
 
 @pytest.fixture

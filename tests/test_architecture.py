@@ -17,9 +17,9 @@ ROWS: list[list[str]] = [
     ["statuses", "exceptions", "conf", "events", "signals"],
     ["wire", "transport", "endpoint", "client"],
     ["querysets", "models"],
-    ["replies", "history", "policy", "wakeup", "earning"],
-    ["gate", "sender", "leasing", "recording", "status", "alarms", "delivery"],
-    ["widget", "review", "shops", "sandbox"],
+    ["replies", "history", "policy", "wakeup", "deciding", "earning"],
+    ["gate", "status", "alarms", "sender", "leasing", "recording", "delivery"],
+    ["widget", "review", "reconcile", "overview", "shops", "sandbox"],
 ]
 EDGES = ["tasks", "receivers", "admin", "rest", "checks", "templatetags", "management", "testing"]
 ORDER = {module: number for number, module in enumerate(m for row in ROWS for m in row)}

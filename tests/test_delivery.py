@@ -607,21 +607,27 @@ def test_a_run_that_leaves_something_wakes_the_next(
     assert (run.more, woken) == (True, [1])
 
 
-def test_a_backlog_costs_less_than_half_a_statement_a_row(sandbox: Sandbox, settings: Settings) -> None:
+def test_a_full_window_costs_a_third_of_a_statement_a_row(
+    sandbox: Sandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.KOOMALOOMA_DAILY_CAP = None
+    collect = delivery.Sender.collect
+    monkeypatch.setattr(
+        delivery.Sender, "collect", lambda self, *args, **kwargs: collect(self, 32, 10.0, 10.0)
+    )
     campaign = CampaignFactory()
     users = [UserFactory() for _ in range(8)]
     CommitmentFactory.create_batch(8, user=factory.Iterator(users), campaign=campaign)
     deliver_due()
     statements = {}
 
-    for rows in (96, 288):
+    for rows in (32, 160):
         CommitmentFactory.create_batch(rows, user=factory.Iterator(users), campaign=campaign)
         with CaptureQueriesContext(connection) as queries:
             assert deliver_due().issued == rows
         statements[rows] = len(queries)
 
-    assert (statements[288] - statements[96]) / 192 < 0.5
+    assert (statements[160] - statements[32]) / 128 < 0.34
 
 
 @pytest.mark.parametrize("mode", ["dry_run", "off"])

@@ -270,8 +270,44 @@ def test_the_shops_policy_decides_value_exclusion_and_currency(settings: Setting
 def test_a_wrong_policy_names_the_setting(settings: Settings) -> None:
     settings.KOOMALOOMA_POLICY = "nowhere.Policy"
 
-    with pytest.raises(ConfigurationError, match="KOOMALOOMA_POLICY is 'nowhere.Policy'"):
+    with pytest.raises(ConfigurationError, match=r"KOOMALOOMA_POLICY is 'nowhere\.Policy'"):
         earn(make_event())
+
+
+@pytest.mark.parametrize(
+    ("worth", "error"),
+    [
+        (Decimal("NaN"), "InvalidEvent"),
+        (Decimal(-1), "InvalidEvent"),
+        (1.5, "InvalidEvent"),
+        (None, "InvalidEvent"),
+    ],
+    ids=["nan", "negative", "float", "none"],
+)
+def test_what_the_shops_policy_gets_wrong_leaves_a_row_without_points(
+    worth: Any, error: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Policy, "net_value", lambda self, event: worth)
+    CampaignFactory()
+
+    row = earn(make_event())
+
+    row.refresh_from_db()
+    assert (row.status, row.reason) == ("skipped", f"The shop's policy failed ({error}); see the log.")
+    assert "KOOMALOOMA_POLICY failed for purchase ORDER-1" in caplog.text
+
+
+def test_the_checkout_never_asks_a_callable_for_the_token(settings: Settings) -> None:
+    def ask_vault() -> str:
+        raise TimeoutError("the vault is slow")
+
+    settings.KOOMALOOMA_API_TOKEN = ask_vault
+    CampaignFactory()
+
+    row = earn(make_event())
+
+    assert row.status == CommitmentStatus.QUEUED
+    assert "before_token" not in row.terms
 
 
 def test_dry_run_decides_and_records_and_owes_nothing(settings: Settings) -> None:
@@ -334,9 +370,9 @@ def test_a_wakeup_follows_the_commit_and_a_rollback_leaves_nothing(
 
     with django_capture_on_commit_callbacks(execute=True):
         earn(make_event(user=user, reference="kept"))
-        with pytest.raises(RuntimeError), transaction.atomic():
+        with transaction.atomic():
             earn(make_event(user=user, reference="undone"))
-            raise RuntimeError
+            transaction.set_rollback(True)
 
     assert woken == ["woken"]
     assert list(Commitment.objects.values_list("reference", flat=True)) == ["kept"]
@@ -460,7 +496,7 @@ def test_a_bug_of_ours_never_breaks_an_order(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise error("ours")
 
-    monkeypatch.setattr(earning, "_decide", fail)
+    monkeypatch.setattr(earning, "decide", fail)
     user = UserFactory()
 
     with transaction.atomic():

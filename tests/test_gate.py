@@ -149,6 +149,26 @@ def test_a_token_may_be_a_callable_that_rotates(sandbox: Sandbox, settings: Sett
     assert deliver_due().issued == 1
 
 
+def test_a_token_callable_that_fails_stops_the_queue_and_is_tried_again(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    def ask_vault() -> str:
+        raise TimeoutError("secret-token")
+
+    CommitmentFactory()
+    settings.KOOMALOOMA_API_TOKEN = ask_vault
+    run = deliver_due()
+    state = gate.state()
+    settings.KOOMALOOMA_API_TOKEN = "sandbox-token"
+    make_probe_due()
+
+    assert (run.stopped, state.code) == (
+        "KOOMALOOMA_API_TOKEN: the callable failed with TimeoutError.",
+        "configuration",
+    )
+    assert deliver_due().issued == 1
+
+
 # -- probes
 
 

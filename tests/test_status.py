@@ -10,7 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from django_koomalooma import gate
-from django_koomalooma.earning import NO_CAMPAIGN
+from django_koomalooma.deciding import NO_CAMPAIGN
 from django_koomalooma.models import Gate
 from django_koomalooma.status import Level, Status, age, find_late_sweep, read_status
 from tests.factories import CampaignFactory, CommitmentFactory, DeliveryAttemptFactory

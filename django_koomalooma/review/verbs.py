@@ -12,7 +12,7 @@ from typing import Any, Final
 from django.utils import timezone
 
 from ..conf import conf
-from ..earning import reprice
+from ..deciding import reprice
 from ..events import format_amount
 from ..exceptions import NotAllowed
 from ..history import LATE_ANSWER

@@ -18,7 +18,7 @@ import dj_database_url
 from django.core.management import call_command
 from django.db import connection, connections
 
-from django_koomalooma import earning
+from django_koomalooma import deciding
 from django_koomalooma.delivery import Run, deliver_due
 from django_koomalooma.models import Campaign, Commitment, Decision, DeliveryAttempt, Gate, KoomaloomaUser
 from django_koomalooma.sandbox import Sandbox
@@ -54,14 +54,14 @@ def put_in_place(config: dict[str, Any]) -> Iterator[None]:
     for name in ("HOST", "PORT", "USER", "PASSWORD"):
         connections.settings["default"].setdefault(name, "")
     connections["default"] = connections.create_connection("default")
-    earning.campaigns.drop()
+    deciding.campaigns.drop()
     try:
         yield
     finally:
         connections["default"].close()
         connections.settings["default"] = own
         connections["default"] = before
-        earning.campaigns.drop()
+        deciding.campaigns.drop()
 
 
 def swap_name(url: str, name: str) -> str:

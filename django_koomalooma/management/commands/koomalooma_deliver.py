@@ -12,7 +12,7 @@ from ...delivery import deliver_due
 class Command(BaseCommand):
     """Run deliveries until nothing is due; for cron, each minute."""
 
-    help = "Send what is due to koomalooma, until nothing is left. Safe to run at any time, also twice at once."
+    help = "Send what is due to koomalooma, until nothing is left. Safe at any time, also twice at once."
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run, and say in a line what was done."""
