@@ -20,7 +20,7 @@ from .client import PartnerClient, Verdict, clock
 from .conf import conf
 from .exceptions import CallFailed, ConfigurationError
 from .leasing import Leasing
-from .models import Commitment, KoomaloomaUser
+from .models import Commitment, DeliveryAttempt, KoomaloomaUser
 from .policy import get_policy
 from .querysets import database_now
 from .recording import Recording, describe
@@ -105,6 +105,8 @@ class _DeliveryRun:
         try:
             self.park_abandoned()
             self.deliver()
+            if sweep:
+                self.prune()
         finally:
             gate.free_slot(self.id)
             self.tell()
@@ -219,6 +221,18 @@ class _DeliveryRun:
             )
             if commitment_in_doubt.has_listeners(Commitment):
                 self.told[CommitmentStatus.IN_DOUBT] += pks
+
+    def prune(self) -> None:
+        """Delete old attempts, a thousand at a time, of what is finished and needs no decision any more."""
+        days = conf.retention_days
+        if days is None:
+            return
+        attempts = DeliveryAttempt.objects.using(self.using)
+        finished = (CommitmentStatus.ISSUED, CommitmentStatus.CANCELLED, CommitmentStatus.WRITTEN_OFF)
+        old = attempts.filter(
+            ended_at__lt=self.now() - dt.timedelta(days=days), commitment__status__in=finished
+        )
+        attempts.filter(pk__in=list(old.values_list("pk", flat=True)[:1000])).delete()
 
     def probe(self, client: PartnerClient) -> bool:
         """Try a stopped queue with a call that issues nothing; open it again where that succeeds."""

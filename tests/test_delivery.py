@@ -672,3 +672,23 @@ def test_attempts_are_numbered(sandbox: Sandbox) -> None:
     deliver_due()
 
     assert list(row.attempts.values_list("number", "outcome")) == [(1, "not_sent"), (2, "answered")]
+
+
+def test_old_attempts_of_what_is_finished_are_pruned_and_no_others(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    settings.KOOMALOOMA_RETENTION_DAYS = 30
+    old, new = timezone.now() - dt.timedelta(days=31), timezone.now() - dt.timedelta(days=29)
+    for status, ended_at in (("issued", old), ("issued", new), ("in_doubt", old), ("refused", old)):
+        row = CommitmentFactory(**{status: True}, reference=f"{status} {ended_at:%d}")
+        DeliveryAttemptFactory(commitment=row, lease=uuid.uuid4(), ended_at=ended_at)
+
+    deliver_due(sweep=False)
+    before = DeliveryAttempt.objects.count()
+    deliver_due()
+
+    assert before == 4
+    assert sorted(DeliveryAttempt.objects.values_list("commitment__reference", flat=True)) == sorted(
+        [f"in_doubt {old:%d}", f"issued {new:%d}", f"refused {old:%d}"]
+    )
+    assert Commitment.objects.count() == 4
