@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from django.db import connections, models
 from django.db.models import Exists, F, Q, Value
@@ -66,8 +66,10 @@ def guarded_update(
     connection = connections[using]
     quote = connection.ops.quote_name
     table = quote(model._meta.db_table)
-    fields = [model._meta.get_field(name) for name in (*columns, *keys)]
-    names = [quote(field.column) for field in fields]
+    fields: list[models.Field[Any, Any]] = [
+        cast("models.Field[Any, Any]", model._meta.get_field(name)) for name in (*columns, *keys)
+    ]
+    names = [quote(str(field.column)) for field in fields]
     written, matched = names[: len(columns)], names[len(columns) :]
     guard = f" AND {table}.status IN ({_listed(statuses)})" if statuses else ""
     with connection.cursor() as cursor:
@@ -75,12 +77,12 @@ def guarded_update(
             # Types without lengths: a cast would cut what is too long, an assignment refuses it.
             types = [str(field.db_type(connection)).partition("(")[0] for field in fields]
             shape = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
-            sql = f"UPDATE {table} SET " + ", ".join(f"{name} = new.{name}" for name in written)
+            sql = f"UPDATE {table} SET " + ", ".join(f"{name} = new.{name}" for name in written)  # noqa: S608 - names of our own model
             sql += f" FROM json_to_recordset(%s) AS new ({shape}) WHERE "
             sql += " AND ".join(f"{table}.{name} = new.{name}" for name in matched) + guard
-            cursor.execute(sql, [_as_records([field.column for field in fields], rows)])
+            cursor.execute(sql, [_as_records([str(field.column) for field in fields], rows)])
         else:
-            sql = f"UPDATE {table} SET " + ", ".join(f"{name} = %s" for name in written)
+            sql = f"UPDATE {table} SET " + ", ".join(f"{name} = %s" for name in written)  # noqa: S608 - names of our own model
             sql += " WHERE " + " AND ".join(f"{name} = %s" for name in matched) + guard
             cursor.executemany(
                 sql,
@@ -133,16 +135,18 @@ class CommitmentQuerySet(models.QuerySet["Commitment"]):
 
     def due(self, now: dt.datetime) -> Self:
         """Return what should be sent at ``now``, oldest first."""
-        return self._by_due_at(now, CommitmentStatus.QUEUED)
+        return self._by_due_at(now, CommitmentStatus.SENDING)
 
     def abandoned(self, now: dt.datetime) -> Self:
         """Return what a delivery run leased and did not record before the lease ended."""
-        return self._by_due_at(now, CommitmentStatus.SENDING)
+        return self._by_due_at(now, CommitmentStatus.QUEUED)
 
-    def _by_due_at(self, now: dt.datetime, status: CommitmentStatus) -> Self:
-        # The status as an expression: else SQLite takes the index on it, and sorts the whole backlog.
+    def _by_due_at(self, now: dt.datetime, other: CommitmentStatus) -> Self:
+        # What has a due_at is queued or being sent (a constraint holds it), so one is told by not being the
+        # other: PostgreSQL then expects to find the first rows at once and reads no more of a backlog than it
+        # leases. The status as an expression: else SQLite takes the index on it, and sorts the whole backlog.
         rows = self.alias(state=Concat(F("status"), Value("")))
-        return rows.filter(due_at__lte=now, state=status).order_by("due_at")
+        return rows.filter(due_at__lte=now).exclude(state=other).order_by("due_at")
 
     def undecided(self) -> Self:
         """Return what waits for a person: unclear or refused, oldest first."""
