@@ -22,7 +22,7 @@ from django.core.checks import CheckMessage, Tags
 from django.db import DatabaseError, connections, router
 from django.utils.module_loading import import_string
 
-from . import delivery, status
+from . import delivery, shops, status
 from .conf import Settings, conf
 from .endpoint import Endpoint
 from .exceptions import ConfigurationError
@@ -44,6 +44,7 @@ def register() -> None:
         check_address,
         check_token,
         check_paths,
+        check_connections,
         check_names,
         check_times,
         check_databases,
@@ -140,6 +141,16 @@ def check_paths() -> Iterator[CheckMessage]:
         else:
             if not callable(orders):
                 yield warn("E007", f"KOOMALOOMA_ORDERS is {conf.orders!r}: give a function (since, until).")
+
+
+def check_connections() -> Iterator[CheckMessage]:
+    """E009: the shop or a trigger is not connected, so it earns nothing. W011: connected, and looks wrong."""
+    told = {message.msg for message in check_types()}
+    for error in shops.connection_errors():
+        if str(error) not in told:
+            yield warn("E009", error)
+    for sentence in shops.connection_warnings():
+        yield warn("W011", sentence)
 
 
 def check_names() -> Iterator[CheckMessage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from django.db import connections
 from django.utils import timezone
 from pytest_django import Settings
 
-from django_koomalooma import gate
+from django_koomalooma import gate, shops
 from django_koomalooma.models import Gate
 from django_koomalooma.policy import Policy
 from tests.factories import CommitmentFactory
@@ -131,6 +132,44 @@ def test_a_right_setting_is_left_alone(settings: Settings, values: dict[str, obj
         setattr(settings, f"KOOMALOOMA_{name}", value)
 
     assert find() == []
+
+
+@pytest.fixture
+def _connected_anew() -> Iterator[None]:
+    yield
+    shops.disconnect()
+
+
+@pytest.mark.usefixtures("_connected_anew")
+@pytest.mark.parametrize(
+    ("name", "value", "id_"),
+    [
+        ("SHOP", "no_such_shop", "E009"),
+        ("TRIGGERS", [{"signal": "no.such.signal", "event": "tests.test_checks.find"}], "E009"),
+        ("TRIGGERS", [{"signals": "django.db.models.signals.post_save"}], "E009"),
+        ("TRIGGERS", 7, "E001"),
+        ("SHOP", 7, "E001"),
+    ],
+    ids=["no such shop", "no such signal", "no signal", "triggers of a wrong type", "shop of a wrong type"],
+)
+def test_what_cannot_be_connected_is_told_once(
+    settings: Settings, name: str, value: object, id_: str
+) -> None:
+    setattr(settings, f"KOOMALOOMA_{name}", value)
+    shops.connect()
+
+    (message,) = find()
+
+    assert message.id == f"koomalooma.{id_}"
+    assert f"KOOMALOOMA_{name}" in message.msg
+
+
+def test_what_is_connected_and_looks_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shops, "connection_warnings", lambda: ["'paied' is no status of the shop."])
+
+    (message,) = find()
+
+    assert (message.id, message.msg) == ("koomalooma.W011", "'paied' is no status of the shop.")
 
 
 def test_a_slip_of_the_pen_is_named_with_what_was_meant_and_not_its_value(settings: Settings) -> None:
