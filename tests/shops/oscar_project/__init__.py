@@ -1,0 +1,1 @@
+"""A stock django-oscar shop, the smallest that can be bought in."""
