@@ -135,7 +135,7 @@ MUTANTS = (
     Mutant(
         "max_retries=3",
         (Edit("transport.py", "max_retries=0)", "max_retries=3)"),),
-        ("tests/test_client.py::test_a_call_is_made_exactly_once",),
+        ("tests/test_wire.py::test_no_status_after_the_first_byte_is_in_doubt[TLS record error-tls]",),
     ),
     Mutant(
         "trust_env=True",

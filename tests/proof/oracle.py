@@ -20,7 +20,7 @@ from tests.proof.shop import Order
 
 _CODE = re.compile(r"KL-([A-Z2-7]{12})$")
 _NEVER_BOOKED = ("queued", "refused", "cancelled", "skipped")
-_CLOCKS = dt.timedelta(milliseconds=50)  # the run's clock is the database's, read over a connection
+_CLOCKS = dt.timedelta(milliseconds=250)  # the run's clock is the database's, read over a connection
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, transaction
 
-from django_koomalooma import review
+from django_koomalooma import delivery, review
 from django_koomalooma.delivery import Run, deliver_due
 from django_koomalooma.exceptions import NotAllowed
 from django_koomalooma.models import Commitment, Decision, DeliveryAttempt
@@ -223,3 +223,21 @@ def test_an_order_cancelled_while_it_is_leased_is_sent_at_most_once_and_says_so(
     over = Commitment.objects.over_issued().count()
     assert over == finding.statuses["issued"]
     assert elsewhere(lambda: Commitment.objects.filter(withdrawn_at__isnull=True).count()) == 0
+
+
+def test_a_run_that_was_held_up_at_its_first_look_at_the_clock_still_tells_the_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.pay("ORDER")
+    readings = iter([1.5, 0.0, 0.0])
+
+    def read_slowly(using: str) -> dt.datetime:
+        time.sleep(next(readings, 0.0))
+        return database_now(using)
+
+    monkeypatch.setattr(delivery, "database_now", read_slowly)
+    deliver_due()
+
+    started = DeliveryAttempt.objects.get().started_at
+    assert started <= database_now("default")
+    assert stage.check().broken == {}
