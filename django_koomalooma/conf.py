@@ -80,7 +80,7 @@ class Settings:
         if callable(value):
             try:
                 value = value()
-            except Exception as error:  # neither cause nor message is shown: they may hold the token
+            except Exception as error:  # noqa: BLE001 - the shop's; its message may hold the token
                 raise ConfigurationError(
                     f"KOOMALOOMA_API_TOKEN: the callable failed with {type(error).__name__}."
                 ) from None
@@ -165,9 +165,9 @@ class Settings:
 
     @property
     def shop(self) -> str | None:
-        """The shop framework: ``"auto"``, a short name such as ``"oscar"``, a dotted path to your own adapter.
+        """The shop framework: ``"auto"``, a short name such as ``"oscar"``, or ``None``.
 
-        Or ``None``.
+        Also the dotted path of an adapter of your own.
         """
         value = _get("SHOP", "auto")
         if value is not None and not isinstance(value, str):

@@ -18,9 +18,12 @@ _CURRENCY = re.compile(r"[A-Z]{3}")
 _LARGEST = Decimal(10) ** 12
 
 # ISO 4217 minor units that are not two.
-_DECIMALS = dict.fromkeys(
-    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0
-) | dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3)
+_NO_DECIMALS = (
+    "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF",
+    "XOF", "XPF",
+)  # fmt: skip
+_THREE_DECIMALS = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
+_DECIMALS = dict.fromkeys(_NO_DECIMALS, 0) | dict.fromkeys(_THREE_DECIMALS, 3)
 
 
 def quantize(value: Decimal, currency: str) -> Decimal:

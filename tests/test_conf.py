@@ -11,7 +11,11 @@ from django_koomalooma.conf import Settings as Conf
 from django_koomalooma.conf import conf
 from django_koomalooma.exceptions import ConfigurationError
 
-NAMES = [name for name, value in vars(Conf).items() if isinstance(value, property) and name not in ("names_token", "can_send")]
+SETTINGS = [
+    name
+    for name, value in vars(Conf).items()
+    if isinstance(value, property) and name not in ("names_token", "can_send")
+]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,6 @@ def test_caps_may_be_switched_off(settings: Settings) -> None:
     assert conf.daily_cap is None
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_has_its_manual(name: str) -> None:
     assert len(getattr(Conf, name).__doc__) > 20
