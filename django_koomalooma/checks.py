@@ -31,9 +31,7 @@ from .policy import get_policy
 from .widget import PLACEHOLDER
 
 TAG: Final = "koomalooma"
-NAMES: Final = frozenset(
-    name for name, value in vars(Settings).items() if isinstance(value, property) and name != "can_send"
-)
+NAMES: Final = frozenset(name for name, value in vars(Settings).items() if isinstance(value, property))
 _A_URL: Final = "https://koomalooma.invalid/api"
 
 

@@ -248,18 +248,13 @@ class Settings:
         """Days after which the attempts of finished commitments are pruned; ``None`` keeps them for ever."""
         return None if _get("RETENTION_DAYS", None) is None else _count("RETENTION_DAYS", 0, 1, 36_500)
 
-    @property
     def names_token(self) -> bool:
-        """Whether a token is named, without asking a callable for it, which a checkout must not wait for.
-
-        Not a setting.
-        """
+        """Whether a token is named, without asking a callable for it, which a checkout must not wait for."""
         value = _get("API_TOKEN", "")
         return bool(self.partner_id and (callable(value) or value))
 
-    @property
     def can_send(self) -> bool:
-        """Whether partner id and token are there; not a setting."""
+        """Whether partner id and token are there."""
         return bool(self.partner_id and self.api_token)
 
 

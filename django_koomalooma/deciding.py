@@ -122,7 +122,7 @@ def decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
     if not row.reason and row.campaign is not None:
         hold = dt.timedelta(days=row.campaign.hold_days)
         row.status, row.due_at = CommitmentStatus.QUEUED, max(now, at + hold) if hold else now
-        if not conf.names_token:
+        if not conf.names_token():
             row.terms["before_token"] = True
     return row
 

@@ -117,7 +117,8 @@ class Recording:
                 _S.ISSUED, None, "", customer, reply.remote_id, reply.loyalty_units,
                 reply.confirmation_status, now, reply.reply, now,
             )  # fmt: skip
-        status, due_at = _S.QUEUED, now  # behind the others
+        status: CommitmentStatus = _S.QUEUED
+        due_at: dt.datetime | None = now  # behind the others
         if call.verdict is Verdict.IN_DOUBT:
             status, due_at = _S.IN_DOUBT, None
         elif call.verdict is Verdict.REFUSED or (call.verdict is Verdict.ACCOUNT and self._is_alone(call)):

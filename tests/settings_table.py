@@ -31,7 +31,7 @@ def make_table() -> str:
     """Return the settings as a definition list: name, default, docstring."""
     lines = []
     for name, value in vars(conf.Settings).items():
-        if isinstance(value, property) and name not in ("names_token", "can_send"):
+        if isinstance(value, property):
             manual = re.sub(r"\s+", " ", (value.__doc__ or "").strip())
             lines.append(f"``KOOMALOOMA_{name.upper()}`` = ``{read_default(name)}``")
             lines += textwrap.wrap(

@@ -58,6 +58,7 @@ def test_deliver_issues_what_was_earned_and_keeps_the_answer(sandbox: Sandbox) -
     assert booking["campaign_id"] == campaign.remote_id
     assert booking["transaction_value"] == "100.00"
     assert booking["promotion_goal_description"] == f"Order ORDER-1 KL-{row.trace_key}"
+    assert row.reply is not None
     assert (row.remote_id, row.reply["promotion_goal_category"]) == (booking["id"], "purchase")
     attempt = row.attempts.get()
     assert (attempt.outcome, attempt.http_status) == ("answered", 201)
