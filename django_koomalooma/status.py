@@ -74,19 +74,14 @@ class Status:
     campaigns: int
     swept_at: dt.datetime | None
     ran_at: dt.datetime | None
-    first_at: dt.datetime | None
-    """When the first event was recorded."""
+    is_unswept: bool
+    """Whether the regular sweep (Celery beat or cron) is missing."""
     caps: tuple[Cap, ...]
 
     @property
     def recorded(self) -> int:
         """Every commitment there is."""
         return sum(self.counts.values())
-
-    @property
-    def is_unswept(self) -> bool:
-        """Whether the regular sweep (Celery beat or cron) is missing."""
-        return is_sweep_late(self.swept_at, self.first_at, self.now)
 
     @property
     def is_idle(self) -> bool:
@@ -192,7 +187,7 @@ def read_status() -> Status:
         campaigns=Campaign.objects.using(using).running(now).count(),
         swept_at=row.swept_at,
         ran_at=row.ran_at,
-        first_at=_first_at(rows),
+        is_unswept=is_sweep_late(row.swept_at, _first_at(rows), now),
         caps=tuple(Cap(word, rows.issued_units(since), cap) for word, cap, since, _ in gate.cap_periods(now)),
     )
 
