@@ -74,15 +74,13 @@ def read_overview() -> Overview:
     """Read the first page: counts in one statement, and the oldest that wait for a person."""
     counts = _read_counts()
     sending = _describe(counts)
-    tiles = [_tile("Needs a decision", counts[_S.IN_DOUBT] + counts[_S.REFUSED], "status=decide")]
-    for status in (_S.QUEUED, "held", _S.SENDING, _S.ISSUED, _S.IN_DOUBT, _S.REFUSED, _S.CANCELLED):
-        label = "On hold" if status == "held" else str(_S(status).label)
-        tiles.append(_tile(label, counts[status], f"status={status}"))
-    tiles += [
-        _tile(str(_S.WRITTEN_OFF.label), counts[_S.WRITTEN_OFF], "status=written_off"),
-        _tile(str(_S.SKIPPED.label), counts[_S.SKIPPED], "status=skipped"),
-        _tile("No campaign", counts["unrewarded"], "status=skipped&campaign=none"),
+    tiles = [
+        _tile(str(_S.QUEUED.label), counts["due"], "status=queued"),
+        _tile("On hold", counts["held"], "status=held"),
     ]
+    for status in (_S.SENDING, _S.ISSUED, _S.IN_DOUBT, _S.REFUSED, _S.WRITTEN_OFF, _S.CANCELLED, _S.SKIPPED):
+        tiles.append(_tile(str(status.label), counts[status], f"status={status.value}"))
+    tiles.append(_tile("No campaign", counts["unrewarded"], "status=skipped&campaign=none"))
     undecided = _read_undecided()
     return Overview(
         sending=sending,

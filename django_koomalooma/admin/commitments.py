@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
@@ -16,11 +17,14 @@ from django.utils.translation import gettext_lazy
 
 from .. import review
 from ..events import format_amount
-from ..models import Commitment, Decision, DeliveryAttempt
+from ..models import Commitment
 from ..replies import FIELDS
+from ..statuses import CommitmentStatus
 from .decisions import decide_about_sending, make_action
+from .history import AttemptInline, DecisionInline
 from .listing import (
     CampaignFilter,
+    CappedChangeList,
     CappedPaginator,
     GoalFilter,
     RecordedFilter,
@@ -30,60 +34,40 @@ from .listing import (
 
 if TYPE_CHECKING:
     CommitmentBase = admin.ModelAdmin[Commitment]
-    AttemptBase = admin.TabularInline[DeliveryAttempt, Commitment]
-    DecisionBase = admin.TabularInline[Decision, Commitment]
 else:
     CommitmentBase = admin.ModelAdmin
-    AttemptBase = DecisionBase = admin.TabularInline
 
 UNKNOWN = "-"
 
-
-class _History:
-    """What is written once: nobody adds to it, changes it or deletes it here."""
-
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("koomalooma.view_commitment")
-
-
-class AttemptInline(_History, AttemptBase):
-    """Each call for the commitment."""
-
-    model = DeliveryAttempt
-    verbose_name_plural = gettext_lazy("Calls to koomalooma")
-    fields = ("number", "started_at", "outcome", "http_status", "duration", "error", "reply")
-
-
-class DecisionInline(_History, DecisionBase):
-    """What people decided about it."""
-
-    model = Decision
-    verbose_name_plural = gettext_lazy("Decisions")
-    fields = ("at", "by", "what", "before", "after", "why")
+_GUIDES = {
+    Commitment.Status.IN_DOUBT: gettext_lazy(
+        "The points may have arrived, or not. Ask koomalooma's support, quoting {code}, or look at their "
+        "next invoice. Then choose."
+    ),
+    Commitment.Status.REFUSED: gettext_lazy(
+        "koomalooma said no; the reason is below. Have it put right and send again, or cancel."
+    ),
+    Commitment.Status.WRITTEN_OFF: gettext_lazy(
+        "Somebody gave this up. If it turns out that the points did arrive, say so."
+    ),
+    Commitment.Status.SENDING: gettext_lazy("It is being sent. Look again in some minutes."),
+    Commitment.Status.SKIPPED: gettext_lazy(
+        "No points, for the reason below. You can give them all the same."
+    ),
+}
+"""What a clerk can do about a commitment, by status."""
 
 
 def _answer_field(name: str) -> Any:
     """Return a read-only field of koomalooma's answer, under koomalooma's own name."""
 
-    @admin.display(description=name, empty_value=UNKNOWN)
-    def answer(obj: Commitment) -> str | None:
+    @admin.display(description=name)
+    def answer(obj: Commitment) -> str:
         reply = obj.reply if isinstance(obj.reply, dict) else {}
         value = reply.get(name)
         if isinstance(value, dict):
-            return ", ".join(f"{key}: {item}" for key, item in value.items()) or None
-        return None if value is None or value == "" else str(value)
+            value = ", ".join(f"{key}: {item}" for key, item in value.items())
+        return UNKNOWN if value is None or value == "" else str(value)
 
     return answer
 
@@ -130,7 +114,7 @@ class CommitmentAdmin(CommitmentBase):
                 )
             },
         ),
-        (gettext_lazy("koomalooma's answer"), {"fields": _ANSWER}),
+        (gettext_lazy("koomalooma's answer"), {"classes": ("koo-answer",), "fields": _ANSWER}),
         (
             gettext_lazy("For developers"),
             {
@@ -149,39 +133,39 @@ class CommitmentAdmin(CommitmentBase):
         """Say how it stands."""
         return status_words(obj)
 
-    @admin.display(description=gettext_lazy("customer"), empty_value=UNKNOWN)
-    def customer(self, obj: Commitment) -> str | None:
+    @admin.display(description=gettext_lazy("customer"))
+    def customer(self, obj: Commitment) -> str:
         """Name the customer; a guest has no name here."""
         if obj.user_id:
             return str(obj.user)
         if obj.koomalooma_user_id:
             return str(obj.koomalooma_user)
-        return _("Guest") if obj.email_hash else None
+        return _("Guest") if obj.email_hash else UNKNOWN
 
     @admin.display(description=gettext_lazy("value"))
     def shown_value(self, obj: Commitment) -> str:
         """Show what it is worth now."""
         return f"{format_amount(obj.net_value, obj.currency)} {obj.currency}"
 
-    @admin.display(description=gettext_lazy("value sent"), empty_value=UNKNOWN)
-    def sent_value(self, obj: Commitment) -> str | None:
+    @admin.display(description=gettext_lazy("value sent"))
+    def sent_value(self, obj: Commitment) -> str:
         """Show the value that was sent last."""
         if obj.transaction_value is None:
-            return None
+            return UNKNOWN
         return f"{format_amount(obj.transaction_value, obj.currency)} {obj.currency}"
 
-    @admin.display(description=gettext_lazy("sent too much"), empty_value=UNKNOWN)
-    def over_issued_value(self, obj: Commitment) -> str | None:
+    @admin.display(description=gettext_lazy("sent too much"))
+    def over_issued_value(self, obj: Commitment) -> str:
         """Show what was refunded after the points were sent; koomalooma cannot take points back."""
         if not obj.over_issued:
-            return None
+            return UNKNOWN
         return f"{format_amount(obj.over_issued, obj.currency)} {obj.currency}"
 
-    @admin.display(description=gettext_lazy("points"), empty_value=UNKNOWN)
-    def points(self, obj: Commitment) -> str | None:
+    @admin.display(description=gettext_lazy("points"))
+    def points(self, obj: Commitment) -> str:
         """Show the points that koomalooma booked."""
         if obj.loyalty_units is None:
-            return _("Unknown") if obj.status == Commitment.Status.ISSUED else None
+            return _("Unknown") if obj.status == Commitment.Status.ISSUED else UNKNOWN
         return f"{obj.loyalty_units:,}"
 
     @admin.display(description=gettext_lazy("rewarded for"))
@@ -259,8 +243,36 @@ class CommitmentAdmin(CommitmentBase):
     ) -> HttpResponse:
         """Offer beside a commitment what may be decided about it."""
         row = self.get_object(request, object_id)
-        verbs = self._offers(request, row) if row is not None else []
-        return super().change_view(request, object_id, form_url, {"verbs": verbs, **(extra_context or {})})
+        context: dict[str, Any] = {}
+        if row is not None and self.has_view_permission(request, row):
+            context = {
+                "title": f"{row.reference}: {status_words(row)}",
+                "subtitle": None,
+                "guide": str(_GUIDES.get(CommitmentStatus(row.status), "")).format(code=self.code(row)),
+                "verbs": self._offers(request, row),
+            }
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Name the list in a clerk's words."""
+        return super().changelist_view(request, {"title": _("All points"), **(extra_context or {})})
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Count once, and no further than the list goes."""
+        return CappedChangeList
+
+    def get_fieldsets(self, request: HttpRequest, obj: Commitment | None = None) -> Any:
+        """Show koomalooma's answer where there is, or should be, one."""
+        has_answer = obj is None or obj.reply is not None or obj.status == Commitment.Status.ISSUED
+        return [part for part in self.fieldsets if has_answer or part[1]["fields"] is not _ANSWER]
+
+    def get_inlines(self, request: HttpRequest, obj: Commitment | None = None) -> list[Any]:
+        """Leave out an empty history of decisions."""
+        if obj is not None and not obj.decisions.exists():
+            return [AttemptInline]
+        return list(self.inlines)
 
     def _offers(self, request: HttpRequest, row: Commitment) -> list[review.Verb]:
         may = {"manage": self.has_manage_permission(request), "settle": self.has_settle_permission(request)}

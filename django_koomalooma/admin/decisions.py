@@ -48,7 +48,7 @@ class WishForm(forms.Form):
         max_length=1000,
         required=False,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="How do you know? It is kept with your name.",
+        help_text="If you like. It is kept with your name.",
     )
 
     def __init__(self, verb: review.Verb, data: Any, *, is_single: bool) -> None:
@@ -58,6 +58,8 @@ class WishForm(forms.Form):
         if verb.name != "settle" or not is_single:
             del self.fields["commitment_id"], self.fields["units"]
         self.fields["why"].required = verb.needs_why
+        if verb.permission == "settle":
+            self.fields["why"].help_text = "How do you know? It is kept with your name."
 
     def clean_until(self) -> dt.datetime:
         """Return the start of the day in the project's time zone; only a day to come."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.core.paginator import Paginator
 from django.db import connections
@@ -68,6 +69,15 @@ class CappedPaginator(BasePaginator):
             if estimate > MOST:
                 return _("about {number:,}").format(number=estimate)
         return _("more than {number:,}").format(number=MOST)
+
+
+class CappedChangeList(ChangeList):
+    """A list that does not call a capped count a result."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Leave the number beside the search box out: the one below the list says how it was counted."""
+        super().get_results(request)
+        self.full_result_count = self.result_count
 
 
 def user_terms(term: str) -> Q:
@@ -196,6 +206,8 @@ class StatusFilter(admin.SimpleListFilter):
                 return queryset.filter(status__in=[Commitment.Status.IN_DOUBT, Commitment.Status.REFUSED])
             case "held":
                 return queryset.filter(status=Commitment.Status.QUEUED, due_at__gt=timezone.now())
+            case Commitment.Status.QUEUED.value:
+                return queryset.filter(status=Commitment.Status.QUEUED, due_at__lte=timezone.now())
             case str() as status if status in Commitment.Status.values:
                 return queryset.filter(status=status)
         return queryset
