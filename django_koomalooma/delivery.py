@@ -91,6 +91,7 @@ class _DeliveryRun:
         self.seconds = seconds
         self.told: dict[CommitmentStatus, list[int]] = {status: [] for status in _OUT}
         self.units_left: int | None = None
+        self.unrecorded: Sequence[Call] = ()
         self.started, self.started_at = read_clocks(self.using)
         self.recording = Recording(self.using, self.now)
 
@@ -172,6 +173,8 @@ class _DeliveryRun:
                 renewed = time.monotonic()
 
     def finish(self, sender: Sender) -> None:
+        # What was being recorded is recorded again: the guard makes a second time harmless.
+        self.record(self.unrecorded, counts=False)
         self.record(list(sender.recall()), counts=False)
         end = time.monotonic() + FINISH_SECONDS
         while sender.in_flight and time.monotonic() < end:
@@ -181,7 +184,10 @@ class _DeliveryRun:
         """Write what came of the calls, then count it; stop the queue where one concerns every commitment."""
         if not calls:
             return
-        for call, status, units in self.recording.record(calls):
+        self.unrecorded = calls
+        recorded = self.recording.record(calls)
+        self.unrecorded = ()
+        for call, status, units in recorded:
             if status is CommitmentStatus.QUEUED:
                 self.run.requeued += 1
             else:

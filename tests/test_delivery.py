@@ -693,3 +693,29 @@ def test_old_attempts_of_what_is_finished_are_pruned_and_no_others(
         [f"in_doubt {old:%d}", f"issued {new:%d}", f"refused {old:%d}"]
     )
     assert Commitment.objects.count() == 4
+
+
+def test_a_time_limit_in_the_middle_of_a_record_loses_no_answer(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TimeLimit(BaseException):
+        pass
+
+    guarded_update = recording.guarded_update
+    hits: list[int] = []
+
+    def interrupt(using: str, model: type, *args: Any, **kwargs: Any) -> int:
+        written = guarded_update(using, model, *args, **kwargs)
+        hits.append(written)
+        if len(hits) == 1:
+            raise TimeLimit
+        return written
+
+    monkeypatch.setattr(recording, "guarded_update", interrupt)
+    CommitmentFactory()
+
+    with pytest.raises(TimeLimit):
+        deliver_due()
+
+    assert Commitment.objects.get().status == "issued"
+    assert len(sandbox.bookings()) == 1
