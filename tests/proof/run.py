@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
 TOKEN = "sandbox-token"
 PARTNER = "sandbox-partner"
 SLOT_SECONDS = "2"
+FILES = "filesystem://"
 
 
 @dataclass
@@ -197,6 +198,7 @@ def play(options: Options) -> bool:
             "PROOF_QUEUE": f"koo_proof_{os.getpid()}",
             "PROOF_PACE": SLOT_SECONDS,
             "PROOF_SETTINGS": json.dumps({**SETTINGS, "KOOMALOOMA_API_URL": sandbox.url}),
+            "PROOF_CELERY": json.dumps(_broker_of_files(folder) if options.broker == FILES else {}),
         }
         crew = Crew(environment, folder, options.seed)
         try:
@@ -205,6 +207,15 @@ def play(options: Options) -> bool:
         finally:
             crew.end("shopper", "worker", "sweeper")
             sandbox.stop()
+
+
+def _broker_of_files(folder: Path) -> dict[str, Any]:
+    """Return the Celery settings of a broker that needs no server."""
+    for name in ("queue", "control"):
+        (folder / name).mkdir()
+    queue, control = str(folder / "queue"), str(folder / "control")
+    places = {"data_folder_in": queue, "data_folder_out": queue, "control_folder": control}
+    return {"broker_transport_options": {**places, "polling_interval": 0.2}}
 
 
 def _play(options: Options, sandbox: Sandbox, crew: Crew, folder: Path) -> bool:
@@ -333,7 +344,9 @@ def main() -> int:
     parser.add_argument(
         "--database", default="postgres", help="sqlite, postgres or mariadb (see tests/services.py)"
     )
-    parser.add_argument("--broker", default="redis://127.0.0.1:6379/0", help="Celery's broker_url")
+    parser.add_argument(
+        "--broker", default="redis://127.0.0.1:6379/0", help=f"Celery's broker_url; {FILES} needs no server"
+    )
     parser.add_argument("--orders", type=int, default=0, help="go on until there are so many")
     parser.add_argument("--kills", type=int, default=0, help="go on until there were so many")
     parser.add_argument("--faults", type=float, default=0.2, help="share of calls spoilt (default 0.2)")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 
-from django_koomalooma.models import Commitment, DeliveryAttempt
+from django_koomalooma.delivery import deliver_due
+from django_koomalooma.models import Commitment, Decision, DeliveryAttempt
 from django_koomalooma.querysets import database_now
 from tests.proof import shop
 from tests.proof.stage import Stage, until
@@ -88,6 +91,32 @@ def test_a_sweep_killed_while_parking_is_finished_by_the_next(stage: Stage, when
 
     assert stage.check().broken == {}
     assert Commitment.objects.get().status == "in_doubt"
+
+
+@pytest.mark.parametrize(
+    ("point", "decided"),
+    [
+        pytest.param(f"{CORE}.review.rows:keep_decision:before", False, id="after the update"),
+        pytest.param(f"{CORE}.review.rows:keep_decision:after", False, id="after its line of history"),
+        pytest.param(f"{CORE}.review.rows:_write:after", True, id="after the commit"),
+    ],
+)
+def test_a_process_killed_in_a_person_s_decision_has_decided_or_not(
+    stage: Stage, point: str, decided: bool
+) -> None:
+    shop.pay("UNCLEAR")
+    stage.sandbox.misbehave("close_after_booking")
+    deliver_due()
+    DeliveryAttempt.objects.update(started_at=database_now("default") - dt.timedelta(hours=1))
+
+    stage.killed("settle", "send_again", '{"why": "support says it is not there"}', points=point)
+    stage.drain()
+
+    finding = stage.check()
+    assert finding.broken == {}
+    assert finding.bookings == (2 if decided else 1)
+    assert finding.statuses == ({"issued": 1} if decided else {"in_doubt": 1})
+    assert Decision.objects.count() == int(decided)
 
 
 def test_a_killed_worker_puts_at_most_its_window_in_doubt(stage: Stage) -> None:

@@ -40,7 +40,7 @@ def main() -> int:
             from django_koomalooma.models import Commitment
 
             clerk, _ = get_user_model().objects.get_or_create(username="clerk")
-            getattr(review, arguments[0])(Commitment.objects.get(), by=clerk, **json.loads(arguments[1]))
+            getattr(review, arguments[0])(Commitment.objects.get(), clerk, **json.loads(arguments[1]))
         case _:
             raise SystemExit(f"{command}: say pay, deliver or settle")
     return 0
