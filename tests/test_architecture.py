@@ -19,7 +19,7 @@ ROWS: list[list[str]] = [
     ["querysets", "models"],
     ["replies", "history", "policy", "wakeup", "deciding", "earning"],
     ["gate", "status", "alarms", "sender", "leasing", "recording", "delivery"],
-    ["widget", "review", "reconcile", "overview", "shops", "sandbox"],
+    ["widget", "review", "reconcile", "overview", "shops", "audit", "sandbox"],
 ]
 EDGES = ["tasks", "receivers", "admin", "rest", "checks", "templatetags", "management", "testing"]
 ORDER = {module: number for number, module in enumerate(m for row in ROWS for m in row)}
