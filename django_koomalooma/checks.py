@@ -37,20 +37,8 @@ _A_URL: Final = "https://koomalooma.invalid/api"
 
 def register() -> None:
     """Register every check under the tag ``koomalooma``; the one that reads tables as a database check."""
-    for check in (
-        check_types,
-        check_address,
-        check_token,
-        check_paths,
-        check_connections,
-        check_names,
-        check_times,
-        check_databases,
-        check_celery,
-        check_recipients,
-        check_snippet,
-    ):
-        checks.register(_shield(check), TAG)
+    for check in _SETTINGS:
+        checks.register(check, TAG)
     checks.register(check_sweep, Tags.database, TAG)
 
 
@@ -254,3 +242,22 @@ def check_sweep(
     if not sentence:
         return []
     return [warn("W010", sentence, "Start Celery beat with our entry, or let cron call koomalooma_deliver.")]
+
+
+# Made once: Django knows a check by its identity, and ready() runs again where a test changes INSTALLED_APPS.
+_SETTINGS: Final = tuple(
+    _shield(check)
+    for check in (
+        check_types,
+        check_address,
+        check_token,
+        check_paths,
+        check_connections,
+        check_names,
+        check_times,
+        check_databases,
+        check_celery,
+        check_recipients,
+        check_snippet,
+    )
+)

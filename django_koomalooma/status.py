@@ -210,7 +210,7 @@ def oldest_owed_at(rows: CommitmentQuerySet, now: dt.datetime) -> dt.datetime | 
 def is_sweep_late(swept_at: dt.datetime | None, first_at: dt.datetime | None, now: dt.datetime) -> bool:
     """Tell whether a sweep is overdue. Before the first event, and without a token, nobody needs one."""
     since = swept_at or first_at
-    return conf.mode == "live" and conf.can_send() and since is not None and now - since > SWEEP_LATE
+    return conf.mode == "live" and conf.names_token() and since is not None and now - since > SWEEP_LATE
 
 
 def find_late_sweep() -> str:

@@ -16,6 +16,7 @@ from django.db import connections
 from django.utils import timezone
 from pytest_django import Settings
 
+from django_koomalooma import checks as our_checks
 from django_koomalooma import gate, shops
 from django_koomalooma.models import Gate
 from django_koomalooma.policy import Policy
@@ -183,10 +184,13 @@ def test_a_slip_of_the_pen_is_named_with_what_was_meant_and_not_its_value(settin
     )
 
 
+@pytest.mark.django_db
 def test_a_token_from_a_function_is_not_asked_for(settings: Settings) -> None:
     settings.KOOMALOOMA_API_TOKEN = lambda: pytest.fail("a check asked for the token")
+    CommitmentFactory(created_at=timezone.now() - dt.timedelta(hours=1))
 
     assert find() == []
+    assert [message.id for message in find(databases=["default"])] == ["koomalooma.W010"]
 
 
 def test_nothing_is_asked_of_network_or_database(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +240,14 @@ def test_an_eager_celery_is_told_outside_tests_alone(monkeypatch: pytest.MonkeyP
     outside = ids()
 
     assert (in_tests, outside) == ([], ["W005"])
+
+
+def test_an_app_that_is_made_ready_twice_tells_everything_once(settings: Settings) -> None:
+    settings.KOOMALOOMA_API_TOKEN = ""
+
+    our_checks.register()
+
+    assert ids() == ["W001"]
 
 
 @pytest.mark.parametrize(("name", "id_"), [("ADMINS", "W006"), ("MANAGERS", "W007")])
