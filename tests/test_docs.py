@@ -114,10 +114,8 @@ def test_the_changelog_begins_with_what_is_unreleased() -> None:
     assert re.search(r"^Unreleased\n-+\n", text, flags=re.M)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.rst")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")], ids=lambda path: path.name)
 def test_no_page_names_a_machine(path: Path) -> None:
-    if {".tox", ".venv"} & set(path.parts):
-        pytest.skip("not ours")
     words = re.findall(r"(?<![\w.])/(?:home|root|work|Users|opt)/\S*", path.read_text(encoding="utf-8"))
 
     assert words == []

@@ -9,7 +9,7 @@ class Command(Audit):
     """Record what the audit finds missing."""
 
     help = (
-        "Record the shop's paid orders of a period that have no commitment, each under the campaign of the day "
+        "Record the paid orders of a period that have no commitment, each under the campaign of the day "
         "it was paid. Look with koomalooma_audit first."
     )
     records = True
