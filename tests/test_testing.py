@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from django.conf import settings as django_settings
 
@@ -69,3 +75,37 @@ def test_nothing_of_the_shops_own_settings_can_lead_elsewhere(koomalooma: Koomal
 
 def test_the_settings_are_the_shops_again_after_the_test() -> None:
     assert django_settings.KOOMALOOMA_API_URL == "http://127.0.0.1:9/api"
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "testing.rst"
+
+
+@pytest.fixture
+def order() -> SimpleNamespace:
+    return SimpleNamespace(pay=lambda: earn(make_event(reference="T-1")))
+
+
+def samples() -> dict[str, Any]:
+    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", PAGE.read_text("utf-8"), re.M)
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent("\n".join(blocks)), names)
+    return {name: value for name, value in names.items() if name.startswith(("test_", "pytest_"))}
+
+
+def test_the_page_names_the_plugin() -> None:
+    assert samples()["pytest_plugins"] == ["django_koomalooma.testing"]
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["first", "second"])
+def test_a_sample_of_the_page_runs_as_it_stands(
+    koomalooma: Koomalooma, order: SimpleNamespace, number: int
+) -> None:
+    names = samples()
+
+    list(names.values())[number](koomalooma, order)
+
+
+def test_the_page_names_everything_that_the_fixture_has(koomalooma: Koomalooma) -> None:
+    told = set(re.findall(r"^``(\w+)", PAGE.read_text("utf-8"), re.M)) - {"pytest"}
+
+    assert told == {name for name in [*vars(koomalooma), *vars(Koomalooma)] if not name.startswith("_")}
