@@ -137,13 +137,22 @@ def _connect_shop(state: _State, triggers: list[Trigger]) -> None:
         shop = _find_shop(state, triggers)
         if shop is not None:
             shop.check()
-            shop.connect()
+            _plug_in(shop)
             state.shop = shop
             state.sentences.append(shop.describe())
             state.warnings += shop.warnings()
     except ConfigurationError as error:
-        base.unplug_all()  # the shop is the first to connect
         state.errors.append(error)
+
+
+def _plug_in(shop: Shop) -> None:
+    try:
+        shop.connect()
+    except Exception as error:
+        base.unplug_all()  # the shop is the first to connect
+        raise ConfigurationError(
+            f"KOOMALOOMA_SHOP is {conf.shop!r}, which does not connect: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _find_shop(state: _State, triggers: list[Trigger]) -> Shop | None:

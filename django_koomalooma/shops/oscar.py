@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +19,7 @@ from django.utils.module_loading import import_string
 
 from ..events import PURCHASE, Amendment, Cancellation, EarningEvent, quantize
 from ..exceptions import ConfigurationError, InvalidEvent
-from .base import Shop, record, shelter
+from .base import Change, Shop, log_failure, record, shelter
 from .values import check_path, check_user_path, follow, read_money
 from .watch import Watch
 
@@ -39,6 +40,8 @@ class OscarShop(Shop):
     """The adapter of django-oscar."""
 
     name = "oscar"
+    _paid_watch: Watch | None = None
+    _cancelled_watch: Watch | None = None
 
     def detect(self) -> bool:
         """Return whether Oscar is installed, forked or not."""
@@ -69,7 +72,8 @@ class OscarShop(Shop):
 
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for each status that the shop's pipeline does not have."""
-        known = self._model("order", "Order").all_statuses()
+        pipeline = self._model("order", "Order").pipeline
+        known = list(dict.fromkeys([*pipeline, *(status for row in pipeline.values() for status in row)]))
         for name in ("paid_statuses", "cancelled_statuses"):
             for status in self.option(name, ()):
                 if status not in known:
@@ -106,7 +110,9 @@ class OscarShop(Shop):
         """Return the purchase, from ``order_status_changed``, ``order_placed`` or what the watches saw."""
         given = kwargs.get("order")
         status = kwargs.get("new_status", getattr(given, "status", None))
-        if given is None or status not in self._paid_statuses() or self._paid_watch.has_recorded(given):
+        if given is None or status not in self._paid_statuses():
+            return None
+        if self._paid_watch is not None and self._paid_watch.has_recorded(given):
             return None
         # What the signal brings may be stale.
         order = self._fetch(given.pk)
@@ -118,7 +124,9 @@ class OscarShop(Shop):
         if order is None:
             return None
         event, (_, refunded) = self._event(order), self._received(order)
-        return Amendment(PURCHASE, event.reference, self._net(order, event, refunded)) if refunded else None
+        if not refunded:
+            return None
+        return Amendment(PURCHASE, event.reference, self._net(order, event, refunded), event.site)
 
     def cancelled(self, sender: Any, **kwargs: Any) -> Cancellation | None:
         """Return the order that was cancelled, from ``order_status_changed`` or what the watches saw."""
@@ -126,9 +134,14 @@ class OscarShop(Shop):
         status = kwargs.get("new_status", getattr(given, "status", None))
         if given is None or status not in self._cancelled_statuses():
             return None
-        if self._cancelled_watch.has_recorded(given):
+        if self._cancelled_watch is not None and self._cancelled_watch.has_recorded(given):
             return None
-        return Cancellation(PURCHASE, self._reference(given), f"Its status in the shop is {status}.")
+        reason = f"Its status in the shop is {status}."
+        return Cancellation(PURCHASE, self._reference(given), reason, self.site(given))
+
+    def site(self, order: Any) -> str:
+        """Return the domain, where one project has several shops. Override it; it may never change."""
+        return ""
 
     def events(self, since: dt.datetime, until: dt.datetime) -> Iterator[EarningEvent]:
         """Yield the orders paid in the period, oldest first, each with what it is worth now."""
@@ -145,13 +158,13 @@ class OscarShop(Shop):
             touched |= Q(pk__in=model._default_manager.filter(condition, **within).values(path))
         orders = order_model._default_manager.filter(touched).exclude(status__in=self._cancelled_statuses())
         for order in orders.select_related("user").order_by("date_placed", "pk").iterator(chunk_size=200):
-            received, refunded = self._received(order)
-            if not (order.status in statuses or self._is_covered(order, received) or self._was_paid(order)):
+            try:
+                event = self._event_now(order)
+            except InvalidEvent as error:
+                log_failure(f"The order {order.number}", error)
                 continue
-            event = self._event(order, paid_at=self._paid_at(order))
-            net = self._net(order, event, refunded)
-            if net and since <= (event.occurred_at or order.date_placed) < until:
-                yield self._event(order, paid_at=event.occurred_at, value=net)
+            if event is not None and event.occurred_at and since <= event.occurred_at < until:
+                yield event
 
     def _watched_paid(self, sender: Any, instance: Any, created: bool = False, **kwargs: Any) -> bool:
         # A new order has no lines yet; order_placed comes when it has.
@@ -164,21 +177,20 @@ class OscarShop(Shop):
     def _watched_cancelled(self, sender: Any, instance: Any, **kwargs: Any) -> bool:
         return record(self.cancelled(sender, order=instance))
 
-    def _money(self, sender: Any, instance: Any, raw: bool = False, **kwargs: Any) -> Any:
+    def _money(self, sender: Any, instance: Any, raw: bool = False, **kwargs: Any) -> list[Change]:
         """Read a payment event, a transaction or a source: is the order paid, or refunded?"""
-        came, went = self._says(instance)
-        if raw or not (came or went):
-            return None
+        came, went = (False, False) if raw else self._says(instance)
+        if not (came or went):
+            return []
         order = self._fetch(instance.source.order_id if hasattr(instance, "txn_type") else instance.order_id)
         if order is None:
-            return None
-        received, refunded = self._received(order)
-        found: list[EarningEvent | Amendment] = []
-        event = self._event(order)
-        if came and order.status not in self._cancelled_statuses() and self._is_covered(order, received):
-            found.append(event)
-        if went and refunded:
-            found.append(Amendment(PURCHASE, event.reference, self._net(order, event, refunded)))
+            return []
+        found: list[Change] = []
+        valid = order.status not in self._cancelled_statuses()
+        if came and valid and self._is_covered(order, self._received(order)[0]):
+            found.append(self._event(order))
+        if went and (amendment := self.amended(sender, order=order)):
+            found.append(amendment)
         return found
 
     @staticmethod
@@ -217,18 +229,26 @@ class OscarShop(Shop):
         # Oscar's own payment events for lines leave the shipping out.
         return bool(_NOTHING < order.total_incl_tax - order.shipping_incl_tax <= received)
 
-    def _was_paid(self, order: Any) -> bool:
-        return bool(order.status_changes.filter(new_status__in=self._paid_statuses()).exists())
-
     def _paid_at(self, order: Any) -> dt.datetime:
         """Return when an order was paid: by status, or by its last payment; else when it was placed."""
         statuses = self._paid_statuses()
-        by_status = order.status_changes.filter(new_status__in=statuses).order_by("date_created").first()
-        moments = [by_status.date_created] if by_status else []
-        payments = order.payment_events.filter(_named(PAID_EVENTS, "event_type__name"))
-        moments += payments.order_by("-date_created").values_list("date_created", flat=True)[:1]
-        first: dt.datetime = min(moments, default=order.date_placed)
-        return first
+        by_status = order.status_changes.filter(new_status__in=statuses).order_by("date_created")
+        by_event = order.payment_events.filter(_named(PAID_EVENTS, "event_type__name")).order_by(
+            "-date_created"
+        )
+        moments = [rows.first().date_created for rows in (by_status, by_event) if rows]
+        return min(moments, default=order.date_placed)  # type: ignore[no-any-return]  # Oscar has no types
+
+    def _event_now(self, order: Any) -> EarningEvent | None:
+        """Return the event with what the order is worth now; ``None`` if it was not paid, or paid back."""
+        received, refunded = self._received(order)
+        statuses = self._paid_statuses()
+        by_status = order.status in statuses or order.status_changes.filter(new_status__in=statuses).exists()
+        if not by_status and not self._is_covered(order, received):
+            return None
+        event = self._event(order)
+        net = self._net(order, event, refunded)
+        return replace(event, value=net, occurred_at=self._paid_at(order)) if net else None
 
     def _net(self, order: Any, event: EarningEvent, refunded: Decimal) -> Decimal:
         """Return the value without what was refunded: in proportion, since the value may be without tax."""
@@ -238,9 +258,7 @@ class OscarShop(Shop):
         left = max(total - refunded, _NOTHING)
         return quantize(event.value * left / total, event.currency)
 
-    def _event(
-        self, order: Any, *, paid_at: dt.datetime | None = None, value: Decimal | None = None
-    ) -> EarningEvent:
+    def _event(self, order: Any) -> EarningEvent:
         user = follow(order, self._path("user"))
         amount, currency = read_money(
             follow(order, self._path("value")), str(follow(order, self._path("currency")) or "")
@@ -248,12 +266,12 @@ class OscarShop(Shop):
         return EarningEvent(
             goal=PURCHASE,
             reference=self._reference(order),
-            value=amount if value is None else value,
+            value=amount,
             currency=currency,
             user=user,
             email="" if user is not None else order.guest_email,
             lines=order.lines.all(),
-            occurred_at=paid_at,
+            site=self.site(order),
             source=order,
         )
 

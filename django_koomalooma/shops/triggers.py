@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
-import inspect
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from django.apps import apps
+from django.core.exceptions import FieldError
 from django.db import models
-from django.db.models.signals import ModelSignal
-from django.dispatch import Signal
-from django.utils.module_loading import import_string
 
 from ..conf import conf
-from ..events import PURCHASE, EarningEvent
+from ..events import PURCHASE, EarningEvent, read_goal
 from ..exceptions import ConfigurationError, InvalidEvent
-from .base import Change, Reader, guard, plug, record, shelter
+from .base import Change, Reader, guard, log_failure, plug, record, shelter
+from .loading import find_model, import_function, import_signal
 from .mapping import Mapped
 from .values import check_path, find_field, follow
 from .watch import Watch
 
 _KEYS = ("signal", "model", "when", "event", "goal")
-_INDEXED = re.compile(r"(?P<path>[^\[\]]+)\[(?P<key>[^\]]+)\]")
 
 
 def read_triggers() -> Iterator[Trigger | ConfigurationError]:
@@ -58,9 +53,9 @@ class Trigger:
         if isinstance(entry["event"], Mapping):
             self.mapped = Mapped(f"{self.where}['event']", entry["event"])
         else:
-            self.function = _import_function(f"{self.where}['event']", entry["event"])
+            self.function = import_function(f"{self.where}['event']", entry["event"])
         #: What it rewards. A function is taken to tell of purchases unless the entry says otherwise.
-        self.goal = self.mapped.goal if self.mapped else entry.get("goal", PURCHASE)
+        self.goal = self.mapped.goal if self.mapped else _read_goal(self.where, entry.get("goal", PURCHASE))
         if self.mapped and entry.get("goal", self.goal) != self.goal:
             raise ConfigurationError(f"{self.where} has two goals: give 'goal' in the mapping only.")
         self.when = self._read_when(entry.get("when", {}))
@@ -99,7 +94,7 @@ class SignalTrigger(Trigger):
     def __init__(self, index: int, entry: Mapping[str, Any]) -> None:
         super().__init__(index, entry)
         self.path = entry["signal"]
-        self.signal = _import_signal(f"{self.where}['signal']", self.path)
+        self.signal = import_signal(f"{self.where}['signal']", self.path)
 
     def connect(self) -> None:
         """Connect the signal."""
@@ -135,7 +130,7 @@ class ModelTrigger(Trigger):
 
     def __init__(self, index: int, entry: Mapping[str, Any]) -> None:
         super().__init__(index, entry)
-        self.model = _find_model(f"{self.where}['model']", entry["model"])
+        self.model = find_model(f"{self.where}['model']", entry["model"])
         for path in self.when:
             try:
                 check_path(self.model, path)
@@ -189,15 +184,26 @@ class ModelTrigger(Trigger):
     def events(self, since: dt.datetime, until: dt.datetime) -> Iterator[EarningEvent]:
         """Yield what happened from ``since`` until before ``until``, each with what it is worth now.
 
-        Only where the condition and the time are columns of the model; else there is nothing to ask for.
+        Raises:
+            ConfigurationError: The condition or the time is no column, but a property for instance.
         """
         if self.mapped is None:
             return
         at = self.mapped.paths["occurred_at"].replace(".", "__")
         asked = {f"{path.replace('.', '__')}__in": list(accepted) for path, accepted in self.when.items()}
-        rows = self.model._default_manager.filter(**asked, **{f"{at}__gte": since, f"{at}__lt": until})
+        try:
+            rows = self.model._default_manager.filter(**asked, **{f"{at}__gte": since, f"{at}__lt": until})
+        except FieldError as error:
+            raise ConfigurationError(
+                f"{self.where} has what no query can ask ({error}): name a function in KOOMALOOMA_ORDERS."
+            ) from None
         for row in rows.order_by(at, "pk").iterator(chunk_size=500):
-            yield self.mapped.event_now(row)
+            try:
+                event = self.mapped.event_now(row)
+            except InvalidEvent as error:
+                log_failure(f"{self.where}, {row}", error)
+            else:
+                yield event
 
     def _call(self, sender: Any, **kwargs: Any) -> bool:
         if self.function is None:
@@ -231,63 +237,8 @@ def _find_objects(names: Mapping[str, Any]) -> list[Any]:
     return [one for one in found if one is not None and not isinstance(one, type)]
 
 
-def _import_signal(where: str, path: object) -> Signal:
-    if isinstance(path, Signal):
-        found: Any = path
-    else:
-        found = _import(where, path)
-    if isinstance(found, ModelSignal):
-        raise ConfigurationError(f"{where} is {path!r}: give a 'model' instead.")
-    if isinstance(found, Mapping):
-        raise ConfigurationError(
-            f"{where} is {path!r}, a dict: name one of {', '.join(sorted(map(str, found)))}, as "
-            f"{path}[{next(iter(found), '…')}]."
-        )
-    if not isinstance(found, Signal):
-        raise ConfigurationError(f"{where} is {path!r}: it is a {type(found).__name__}, not a signal.")
-    return found
-
-
-def _import_function(where: str, path: object) -> Callable[..., Any]:
-    found = path if callable(path) else _import(where, path)
-    if not callable(found) or isinstance(found, Signal):
-        raise ConfigurationError(f"{where} is {path!r}: it is a {type(found).__name__}, not a function.")
+def _read_goal(where: str, goal: object) -> str:
     try:
-        inspect.signature(found).bind(None, signal=None)
-    except TypeError:
-        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(found).parameters.values()):
-            raise ConfigurationError(
-                f"{where} is {path!r}: let the function take (sender, **kwargs), as receivers do."
-            ) from None
-    return found
-
-
-def _import(where: str, path: object) -> Any:
-    """Import ``package.module.name``, ``package.module:name`` each with ``[key]`` for a dict."""
-    if not isinstance(path, str) or not path:
-        raise ConfigurationError(f"{where} is {path!r}: give a dotted path as text.")
-    indexed = _INDEXED.fullmatch(path)
-    plain, key = (indexed["path"], indexed["key"].strip("'\"")) if indexed else (path, None)
-    try:
-        found = import_string(plain.replace(":", "."))
-    except Exception as error:
-        raise ConfigurationError(f"{where} is {path!r}: {error}") from error
-    if key is None:
-        return found
-    try:
-        return found[key]
-    except (KeyError, TypeError, IndexError):
-        known = ", ".join(sorted(map(str, found))) if isinstance(found, Mapping) else "no keys"
-        raise ConfigurationError(f"{where} is {path!r}: {plain} has no {key!r}, but {known}.") from None
-
-
-def _find_model(where: str, label: object) -> type[models.Model]:
-    if isinstance(label, type) and issubclass(label, models.Model):
-        return label
-    try:
-        return apps.get_model(str(label))
-    except (LookupError, ValueError) as error:
-        name = str(label).rpartition(".")[2].lower()
-        like = [model._meta.label for model in apps.get_models() if model._meta.model_name == name]
-        hint = f" Do you mean {' or '.join(like)}?" if like else ""
-        raise ConfigurationError(f"{where} is {label!r}: {str(error).rstrip('.')}.{hint}") from None
+        return read_goal(goal)
+    except InvalidEvent as error:
+        raise ConfigurationError(f"{where}: {error}") from None
