@@ -20,8 +20,8 @@ from .verbs import LONGEST_HOLD, VERBS, WAIT, Step, Verb, Wish
 
 __all__ = [
     "CHANGED",
-    "LONGEST_HOLD",
     "CHOICES",
+    "LONGEST_HOLD",
     "VERBS",
     "WAIT",
     "Choice",

@@ -9,12 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from django.db import router, transaction
 from django.db.models import Max
-from django.utils import timezone
 
 from .. import wakeup
 from ..exceptions import NotAllowed
@@ -85,7 +84,7 @@ def reopen(rows: Rows, by: By, *, why: str) -> Decided:
 def preview(name: str, rows: Sequence[Commitment], wish: Wish | None = None) -> list[Step]:
     """Say what the decision would do to each row, and write nothing."""
     verb = VERBS[name]
-    facts = read_facts(rows, wish or Wish(until=timezone.now() + dt.timedelta(days=14)))
+    facts = replace(read_facts(rows, wish or Wish()), is_question=wish is None)
     return [plan(verb, row, facts) for row in rows]
 
 

@@ -66,6 +66,8 @@ class Facts:
     wish: Wish
     last_calls: Mapping[int, dt.datetime]
     decisions: Mapping[int, Sequence[Decision]]
+    is_question: bool = False
+    """Whether the person has not said anything yet, and is only shown what would happen."""
 
     def has(self, row: Commitment, what: str, *, before: str = "") -> bool:
         """Tell whether ``what`` was decided about the row."""
@@ -189,6 +191,8 @@ def _restore(row: Commitment, facts: Facts) -> tuple[str, dict[str, Any]]:
 
 
 def _hold(row: Commitment, facts: Facts) -> tuple[str, dict[str, Any]]:
+    if facts.is_question:
+        return "Waits until the day that you choose.", {}
     until = facts.wish.until
     if until is None or not facts.now < until <= facts.now + LONGEST_HOLD:
         raise NotAllowed("Say until when: a time from now on, ten years ahead at most.")
