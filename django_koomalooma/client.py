@@ -14,6 +14,7 @@ import os
 import re
 import ssl
 import time
+import traceback
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -304,6 +305,8 @@ class PartnerClient:
                 body, complete, failure = read_body(raw, call)
         except WIRE_ERRORS as error:
             failure = error
+        except BaseException as error:  # noqa: BLE001 - it goes on, without what must not be seen
+            raise _without_frames(error) from None
         if status is not None:
             verdict = _verdict_answered(table, status, body)
             if not call.sent:
@@ -340,6 +343,17 @@ class PartnerClient:
             self._inherited.append(self._transport)
             self._transport = self._open_transport()
         return self._transport
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Return the error with its frames written down instead: they hold the request's bytes, token and all.
+
+    A time limit or a bug passes through us while they are on the stack, and reports print local variables.
+    """
+    error.add_note("".join(["Inside the call to koomalooma:\n", *traceback.format_tb(error.__traceback__)]))
+    for link in chain(error):
+        link.__traceback__ = None
+    return error
 
 
 def _segment(user_id: str) -> str:
