@@ -154,14 +154,13 @@ MUTANTS = (
         (
             Edit(
                 "delivery.py",
-                "        for call, status, units in self.recording.record(calls):\n",
+                "        recorded = self.recording.record(calls)\n",
                 "        try:\n"
-                "            done = self.recording.record(calls)\n"
+                "            recorded = self.recording.record(calls)\n"
                 "        except Exception:\n"
                 "            rows = self.rows.filter(pk__in=[call.pk for call in calls])\n"
                 '            rows.update(status="queued", due_at=self.now())\n'
-                "            done = []\n"
-                "        for call, status, units in done:\n",
+                "            recorded = []\n",
             ),
         ),
         (

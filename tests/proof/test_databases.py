@@ -124,7 +124,10 @@ def test_a_database_that_stays_down_at_the_record_leaves_it_in_doubt_and_unsent_
 ) -> None:
     shop.pay("ORDER")
 
-    write, failures = recording.Recording._write, iter(range(3))
+    write, failures = (
+        recording.Recording._write,
+        iter(range(6)),
+    )  # three for the record, three more when the run ends
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         if next(failures, None) is not None:
