@@ -103,6 +103,8 @@ class Status:
         if self.is_unswept:
             return f"Sending, but only when a new order comes: no sweep {since}. Tell your developer."
         if not self.campaigns:
+            if not self.without_campaign:
+                return "No campaign yet: nothing earns points."
             return f"No campaign. {self.without_campaign} paid orders earned nothing."
         if not self.due:
             return "Sending. Nothing is waiting."

@@ -250,6 +250,13 @@ def test_an_app_that_is_made_ready_twice_tells_everything_once(settings: Setting
     assert ids() == ["W001"]
 
 
+def test_a_shop_that_is_being_made_needs_no_alarms(settings: Settings) -> None:
+    settings.ADMINS = settings.MANAGERS = []
+    settings.DEBUG = True
+
+    assert find() == []
+
+
 @pytest.mark.parametrize(("name", "id_"), [("ADMINS", "W006"), ("MANAGERS", "W007")])
 def test_a_list_without_anybody_for_the_alarms_is_told(settings: Settings, name: str, id_: str) -> None:
     setattr(settings, name, [])

@@ -88,6 +88,13 @@ def test_without_a_campaign_the_orders_that_earned_nothing_are_counted(swept: No
     assert (status.level, codes(status)) == (Level.ATTENTION, ["no_campaign"])
 
 
+def test_a_new_shop_reads_what_is_missing() -> None:
+    status = read_status()
+
+    assert status.headline == "No campaign yet: nothing earns points."
+    assert (status.recorded, status.level) == (0, Level.ATTENTION)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

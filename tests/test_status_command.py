@@ -195,7 +195,7 @@ def test_live_tries_the_token_with_a_customer_that_is_kept_nowhere(
 
     (user,) = koomalooma.sandbox.users()
     assert code == 0
-    assert "koomalooma took it (HTTP 201 after 0.0 s)." in text
+    assert "Address and token work (HTTP 201 after 0.0 s)." in text
     assert user["partner_user_id"] not in text
     assert (KoomaloomaUser.objects.count(), Commitment.objects.count()) == (0, 0)
     assert koomalooma.bookings() == []

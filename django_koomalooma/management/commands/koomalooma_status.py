@@ -99,7 +99,7 @@ def try_token() -> Problem:
     return Problem(
         Level.FINE,
         "live",
-        f"koomalooma took it (HTTP {answer.http_status} after {answer.duration:.1f} s). "
+        f"Address and token work (HTTP {answer.http_status} after {answer.duration:.1f} s). "
         "It now has one customer more, with a random id that is kept nowhere.",
     )
 
