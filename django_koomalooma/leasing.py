@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
@@ -16,7 +18,7 @@ from . import gate
 from .client import clock
 from .conf import conf
 from .events import format_amount
-from .models import Campaign, Commitment, DeliveryAttempt, KoomaloomaUser
+from .models import Campaign, Commitment, KoomaloomaUser
 from .policy import Policy
 from .sender import Call, Customer
 from .statuses import CommitmentStatus
@@ -27,8 +29,24 @@ WORTHLESS = "Worth nothing any more: withdrawn or refunded before it was sent."
 NO_CUSTOMER = "The customer was deleted before it was sent."
 
 
+class _Due(NamedTuple):
+    """What a call is made of. Whole models are only read where a policy asks for them: they cost more."""
+
+    pk: int
+    user_id: Any
+    email_hash: str
+    session_id: str
+    campaign_id: int | None
+    net_value: Decimal
+    currency: str
+    description: str
+    category: str
+    tries: int
+    withdrawn_at: dt.datetime | None
+
+
 class Leasing:
-    """Leases for one delivery run. Keeps its customers, so that each is created once, and campaign ids.
+    """Leases for one delivery run. Calls of one customer share him, so that he is created once.
 
     Args:
         using: The database alias of the commitments.
@@ -43,7 +61,8 @@ class Leasing:
         self._rows = Commitment.objects.using(using)
         self._users = KoomaloomaUser.objects.using(using)
         self._campaign_ids: dict[int | None, str] = {}
-        self._customers: dict[int, Customer] = {}
+        # Kept by the calls that are under way; after their record the table knows as much.
+        self._customers: WeakValueDictionary[int, Customer] = WeakValueDictionary()
         self.cancelled = 0
 
     def lease(self, room: int) -> tuple[list[Call], int]:
@@ -57,20 +76,18 @@ class Leasing:
         lease, now, seconds = uuid.uuid4(), self._now(), conf.lease
         send_before = clock() + seconds - min(1.0, seconds / 10)
         with transaction.atomic(using=self._using, durable=True):
-            found = self._rows.lock_due(now, room, gate.opened())
-            rows = [row for row in found if not self._leave_out(row, now)]
+            due = self._rows.lock_due(now, room, gate.opened(), _Due._fields)
+            found = [_Due(*values) for values in due]
+            rows = self._choose(found, now)
             customers = self.find_customers(rows) if rows else {}
             rows = [row for row in rows if row.pk in customers]
             if rows:
                 self._name_campaigns(rows)
                 until = now + dt.timedelta(seconds=seconds)
-                if self._rows.lease(rows, lease, until, now) != len(rows):
+                pks = [row.pk for row in rows]
+                if self._rows.lease(pks, lease, until, now) != len(rows):
                     taken = set(self._rows.filter(lease=lease).values_list("pk", flat=True))
                     rows = [row for row in rows if row.pk in taken]
-                DeliveryAttempt.objects.using(self._using).bulk_create(
-                    DeliveryAttempt(commitment=row, number=row.tries + 1, lease=lease, started_at=now)
-                    for row in rows
-                )
         calls = [
             Call(
                 pk=row.pk,
@@ -88,7 +105,7 @@ class Leasing:
         ]
         return calls, len(found)
 
-    def find_customers(self, rows: Sequence[Commitment]) -> dict[int, Customer]:
+    def find_customers(self, rows: Sequence[_Due | Commitment]) -> dict[int, Customer]:
         """Return the customer of each row by the row's primary key, made where it is his first row.
 
         Rows whose customer is gone are cancelled and left out.
@@ -109,51 +126,62 @@ class Leasing:
         for row in rows:
             customer = known.get(_customer_key(row.user_id, row.email_hash))
             if customer is None:
-                self._cancel(row, NO_CUSTOMER, self._now())
+                self._cancel(row.pk, NO_CUSTOMER, self._now())
             else:
                 found[row.pk] = self._customers.setdefault(customer.pk, customer)
         return found
 
     def _read_customers(self, users: Iterable[Any], hashes: Iterable[str]) -> dict[tuple[str, Any], Customer]:
+        rows = self._users.filter(Q(user_id__in=users) | Q(email_hash__in=hashes)).values_list(
+            "pk",
+            "user_id",
+            "email_hash",
+            "partner_user_id",
+            "remote_id",
+            "registered_session_id",
+            "registered_at",
+        )
         return {
-            _customer_key(row.user_id, row.email_hash): Customer(
-                pk=row.pk,
-                partner_user_id=row.partner_user_id,
-                remote_id=row.remote_id,
-                session_id=row.registered_session_id,
-                is_registered=row.registered_at is not None and row.remote_id != "",
+            _customer_key(user_id, email_hash): Customer(
+                pk=pk,
+                partner_user_id=partner_user_id,
+                remote_id=remote_id,
+                session_id=session_id,
+                is_registered=registered_at is not None and remote_id != "",
             )
-            for row in self._users.filter(Q(user_id__in=users) | Q(email_hash__in=hashes))
+            for pk, user_id, email_hash, partner_user_id, remote_id, session_id, registered_at in rows
         }
 
-    def _name_campaigns(self, rows: Sequence[Commitment]) -> None:
+    def _name_campaigns(self, rows: Iterable[_Due]) -> None:
         wanted = {row.campaign_id for row in rows} - self._campaign_ids.keys()
         if wanted:
             campaigns = Campaign.objects.using(self._using).filter(pk__in=[pk for pk in wanted if pk])
             self._campaign_ids.update(campaigns.values_list("pk", "remote_id"))
 
-    def _leave_out(self, row: Commitment, now: dt.datetime) -> bool:
-        """Cancel what must not be sent after all; tell whether the row is left out of this lease."""
-        if row.withdrawn_at is not None or (not row.net_value and not row.is_fixed):
-            reason = WORTHLESS
-        elif row.user_id is None and not row.email_hash:
-            reason = NO_CUSTOMER
-        else:
-            asked = self._ask_policy(row, now)
-            if asked is None:
-                return True
-            reason = asked
-        if reason:
-            self._cancel(row, reason, now)
-        return bool(reason)
+    def _choose(self, found: Collection[_Due], now: dt.datetime) -> list[_Due]:
+        """Return what is to be sent; cancel or put off the others."""
+        asks = type(self._policy).refusal is not Policy.refusal
+        models = self._rows.in_bulk([row.pk for row in found if asks or not row.net_value])
+        chosen = []
+        for row in found:
+            reason: str | None = ""
+            if row.withdrawn_at is not None or (not row.net_value and not models[row.pk].is_fixed):
+                reason = WORTHLESS
+            elif row.user_id is None and not row.email_hash:
+                reason = NO_CUSTOMER
+            elif asks:
+                reason = self._ask_policy(models[row.pk], now)
+            if reason:
+                self._cancel(row.pk, reason, now)
+            elif reason is not None:
+                chosen.append(row)
+        return chosen
 
     def _ask_policy(self, row: Commitment, now: dt.datetime) -> str | None:
         """Return the policy's refusal or ``""``.
 
         ``None`` when it failed and the row was put off for an hour.
         """
-        if type(self._policy).refusal is Policy.refusal:
-            return ""
         try:
             with transaction.atomic(using=self._using):
                 return self._policy.refusal(row)
@@ -168,8 +196,8 @@ class Leasing:
         )
         return None
 
-    def _cancel(self, row: Commitment, reason: str, now: dt.datetime) -> None:
-        self.cancelled += self._rows.filter(pk=row.pk, status=CommitmentStatus.QUEUED).update(
+    def _cancel(self, pk: int, reason: str, now: dt.datetime) -> None:
+        self.cancelled += self._rows.filter(pk=pk, status=CommitmentStatus.QUEUED).update(
             status=CommitmentStatus.CANCELLED, due_at=None, reason=reason, updated_at=now
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -156,26 +156,29 @@ class CommitmentQuerySet(models.QuerySet["Commitment"]):
         """Return what a customer is still owed, as far as we know: open and not withdrawn."""
         return self.open().filter(withdrawn_at__isnull=True)
 
-    def lock_due(self, now: dt.datetime, limit: int, gate: models.QuerySet[Gate]) -> list[Commitment]:
-        """Return at most ``limit`` due rows, locked where the database can, while ``gate`` has a row.
+    def lock_due(
+        self, now: dt.datetime, limit: int, gate: models.QuerySet[Gate], fields: Sequence[str]
+    ) -> list[tuple[Any, ...]]:
+        """Return ``fields`` of at most ``limit`` due rows, while ``gate`` has a row.
 
-        Must run in a transaction. Other runs' locked rows are skipped, never waited for.
+        Locks them where the database can; must run in a transaction. Other runs' locked rows are skipped,
+        never waited for.
         """
         features = connections[self.db].features
         rows = self.due(now).filter(Exists(gate))
         if features.has_select_for_update:
             rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
-        return list(rows[:limit])
+        return list(rows.values_list(*fields)[:limit])
 
-    def lease(
-        self, rows: Iterable[Commitment], lease: uuid.UUID, until: dt.datetime, now: dt.datetime
-    ) -> int:
-        """Take ``rows`` by compare-and-swap: only those still waiting get the lease. Freezes the value sent.
+    def lease(self, pks: Sequence[int], lease: uuid.UUID, until: dt.datetime, now: dt.datetime) -> int:
+        """Take rows by compare-and-swap, only those still waiting, and write their attempts.
+
+        Freezes the value sent.
 
         Returns:
             How many were taken.
         """
-        return self.filter(pk__in=[row.pk for row in rows], status=CommitmentStatus.QUEUED).update(
+        taken = self.filter(pk__in=pks, status=CommitmentStatus.QUEUED).update(
             status=CommitmentStatus.SENDING,
             lease=lease,
             due_at=until,
@@ -184,6 +187,31 @@ class CommitmentQuerySet(models.QuerySet["Commitment"]):
             reason="",
             updated_at=now,
         )
+        if taken:
+            self._write_attempts(pks, lease, now)
+        return taken
+
+    def _write_attempts(self, pks: Sequence[int], lease: uuid.UUID, now: dt.datetime) -> None:
+        # From the rows themselves, so that none is written without its lease; ``bulk_create`` costs more.
+        connection = connections[self.db]
+        quote = connection.ops.quote_name
+        fields = {
+            field.name: field.get_db_prep_save(value, connection)
+            for field, value in (
+                (self.model._meta.get_field("lease"), lease),
+                (self.model._meta.get_field("updated_at"), now),
+            )
+        }
+        attempts = quote(self.model._meta.get_field("attempts").related_model._meta.db_table)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {attempts}"  # noqa: S608 - names of our own models, and placeholders
+                " (commitment_id, number, lease, started_at, outcome, request, error, reply)"
+                " SELECT id, tries, lease, %s, '', '', '', ''"
+                f" FROM {quote(self.model._meta.db_table)}"
+                f" WHERE lease = %s AND id IN ({', '.join(['%s'] * len(pks))})",
+                [fields["updated_at"], fields["lease"], *pks],
+            )
 
     def issued_units(self, since: dt.datetime) -> int:
         """Return the points issued since then; answers without points count 0."""

@@ -18,7 +18,7 @@ _FEW = 2
 _LONGEST_LINGER = 0.1
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Customer:
     """One customer in one run, shared by his calls, so that he is created once."""
 

@@ -58,8 +58,8 @@ MUTANTS = (
             Edit("querysets.py", "        if features.has_select_for_update:\n", "        if False:\n"),
             Edit(
                 "querysets.py",
-                "self.filter(pk__in=[row.pk for row in rows], status=CommitmentStatus.QUEUED).update(",
-                "self.filter(pk__in=[row.pk for row in rows]).update(",
+                "self.filter(pk__in=pks, status=CommitmentStatus.QUEUED).update(",
+                "self.filter(pk__in=pks).update(",
             ),
         ),
         ("tests/proof/test_races.py::test_a_row_that_another_run_took_after_it_was_read_is_not_sent",),
@@ -72,11 +72,7 @@ MUTANTS = (
                 "            status=CommitmentStatus.SENDING,\n            lease=lease,",
                 "            lease=lease,",
             ),
-            Edit(
-                "leasing.py",
-                "                    for row in rows\n                )\n        calls = [",
-                "                    for row in rows[:0]\n                )\n        calls = [",
-            ),
+            Edit("querysets.py", "            self._write_attempts(pks, lease, now)\n", "            pass\n"),
             Edit("recording.py", "OPEN = (_S.SENDING, _S.IN_DOUBT)", "OPEN = (_S.QUEUED, _S.IN_DOUBT)"),
         ),
         (f"{KILLED}[after the last byte]", f"{KILLED}[before the record]"),
