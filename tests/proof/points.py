@@ -69,9 +69,9 @@ def _arm_half_body() -> None:
     send = urllib3.connection.HTTPConnection.send
 
     def send_half(self: urllib3.connection.HTTPConnection, data: bytes) -> None:
-        if b"promotion_goal_description" in data and data.startswith(b"{"):
-            send(self, data[: len(data) // 2])
+        if b"promotion_goal_description" in data:
+            send(self, data[: (data.index(b"{") + len(data)) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         send(self, data)
 
-    urllib3.connection.HTTPConnection.send = send_half  # type: ignore[method-assign, assignment]  # the point of this module
+    urllib3.connection.HTTPConnection.send = send_half  # type: ignore[method-assign]  # the point of this module
