@@ -204,7 +204,7 @@ def check_celery() -> Iterator[CheckMessage]:
 
 
 def check_recipients() -> Iterator[CheckMessage]:
-    """W006, W007: nobody gets the alarms by mail; while a shop is being made (``DEBUG``) nobody needs them."""
+    """W006, W007: nobody gets the alarms by mail. Nobody needs them under ``DEBUG``."""
     if conf.mode == "off" or settings.DEBUG:
         return
     if not settings.ADMINS:

@@ -12,7 +12,7 @@ from celery import Celery
 from django.core import checks, mail
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import connections
+from django.db import OperationalError, ProgrammingError, connections
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -282,6 +282,18 @@ def test_a_missing_sweep_is_told_only_where_databases_are_checked() -> None:
             "No sweep for 3 hours: neither Celery beat nor cron (koomalooma_deliver) is running.",
         )
     ]
+
+
+@pytest.mark.parametrize("error", [ProgrammingError("no such table"), OperationalError("down")], ids=str)
+def test_a_database_without_our_tables_is_left_to_migrate(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr("django_koomalooma.status.find_late_sweep", fail)
+
+    assert find(databases=["default"]) == []
 
 
 @pytest.mark.django_db

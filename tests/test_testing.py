@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from pytest_django import Settings
 
 from django_koomalooma.conf import conf
+from django_koomalooma.delivery import Run
 from django_koomalooma.earning import earn
 from django_koomalooma.statuses import CommitmentStatus
 from django_koomalooma.testing import Koomalooma
@@ -68,9 +70,31 @@ def test_a_campaign_takes_the_fields_that_a_test_needs(koomalooma: Koomalooma) -
     assert (booking["campaign_id"], booking["transaction_value"]) == ("welcome", "20.00")
 
 
-def test_nothing_of_the_shops_own_settings_can_lead_elsewhere(koomalooma: Koomalooma) -> None:
-    assert conf.api_url == koomalooma.sandbox.url
+def test_nothing_of_the_shops_own_settings_can_lead_elsewhere(
+    settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    settings.KOOMALOOMA_API_TOKEN = "the real one"
+    settings.KOOMALOOMA_MODE = "off"
+    settings.KOOMALOOMA_WAKE_UP = True
+    settings.KOOMALOOMA_PROXIES = {"http": "http://proxy:3128"}
+    settings.KOOMALOOMA_CA_BUNDLE = "/etc/own.pem"
+
+    koomalooma: Koomalooma = request.getfixturevalue("koomalooma")
+
+    assert (conf.api_url, conf.api_token) == (koomalooma.sandbox.url, "sandbox-token")
     assert (conf.mode, conf.wake_up, conf.proxies, conf.ca_bundle) == ("live", False, {}, None)
+
+
+def test_deliver_goes_on_until_nothing_is_left(
+    koomalooma: Koomalooma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [Run(leased=2, issued=1, refused=1, more=True), Run(leased=1, issued=1, stopped="Enough.")]
+    monkeypatch.setattr("django_koomalooma.delivery.deliver_due", lambda sweep: runs.pop(0))
+
+    total = koomalooma.deliver()
+
+    assert total == Run(leased=3, issued=2, refused=1, stopped="Enough.")
+    assert runs == []
 
 
 def test_the_settings_are_the_shops_again_after_the_test() -> None:
