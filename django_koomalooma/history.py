@@ -11,7 +11,7 @@ import logging
 from typing import Any, Final
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import router
+from django.db import router, transaction
 
 from .client import Verdict
 from .models import Commitment, Decision, storable
@@ -62,10 +62,18 @@ def keep_late_answer(
         reply: What koomalooma booked, where ``verdict`` says that it did.
         said: What happened to the call, in a sentence.
     """
-    row = Commitment.objects.using(router.db_for_write(Commitment)).filter(pk=pk).first()
-    if row is None:
-        logger.critical("Commitment %s was deleted while it was being sent. %s", pk, said)
-        return
+    using = router.db_for_write(Commitment)
+    with transaction.atomic(using=using):
+        row = Commitment.objects.using(using).select_for_update().filter(pk=pk).first()
+        if row is None:
+            logger.critical("Commitment %s was deleted while it was being sent. %s", pk, said)
+        else:
+            _keep(row, verdict, reply, said, now)
+
+
+def _keep(
+    row: Commitment, verdict: Verdict, reply: CommitmentReply | None, said: str, now: dt.datetime
+) -> None:
     before = row.status
     details: dict[str, Any] = {"verdict": verdict.value}
     values: dict[str, Any] = {}
@@ -90,15 +98,19 @@ def keep_late_answer(
         alarm = "A person said that it arrived, but the answer that came late says that it did not"
     if alarm:
         values["reason"] = storable(f"{alarm}. {said}")
-        logger.critical("Commitment %s: an answer came after a person had decided. %s. %s", pk, alarm, said)
+        logger.critical(
+            "Commitment %s: an answer came after a person had decided. %s. %s", row.pk, alarm, said
+        )
     else:
-        logger.warning("Commitment %s: an answer came after a person had decided. %s", pk, said)
+        logger.warning("Commitment %s: an answer came after a person had decided. %s", row.pk, said)
     if values:
-        rows = Commitment.objects.using(router.db_for_write(Commitment))
-        rows.filter(pk=pk, status=before, lease=row.lease).update(**values, updated_at=now)
+        rows = Commitment.objects.using(row._state.db)
+        rows.filter(pk=row.pk, status=before, lease=row.lease).update(**values, updated_at=now)
     why = f"{alarm}. {said}" if alarm else said
     after = values.get("status", before)
-    keep_decision(pk, LATE_ANSWER, "koomalooma", now, why=why, before=before, after=after, details=details)
+    keep_decision(
+        row.pk, LATE_ANSWER, "koomalooma", now, why=why, before=before, after=after, details=details
+    )
 
 
 def _meet_proof(row: Commitment, booked: dict[str, Any], now: dt.datetime) -> tuple[dict[str, Any], str]:

@@ -146,6 +146,7 @@ def test_search_finds_nothing_by_a_part(admin: Client) -> None:
         ({"campaign": "none"}, ["NONE"]),
         ({"recorded": "today"}, ["HELD", "NO", "NONE", "UNCLEAR", "WAITING"]),
         ({"recorded": "30"}, ["HELD", "NO", "NONE", "UNCLEAR", "WAITING"]),
+        ({"campaign": "²"}, ["HELD", "NO", "NONE", "UNCLEAR", "WAITING"]),
         ({"status": "nonsense", "campaign": "x"}, ["HELD", "NO", "NONE", "UNCLEAR", "WAITING"]),
     ],
     ids=str,

@@ -213,7 +213,7 @@ def test_page_that_is_out_of_date_does_nothing(boss: Client) -> None:
     assert Commitment.objects.get().status == "queued"
 
 
-@pytest.mark.parametrize("seen", ["", "[]", "nonsense", '{"x": 1}', '{"1": null}'])
+@pytest.mark.parametrize("seen", ["", "[]", "[" * 50_000, "nonsense", '{"x": 1}', '{"1": null}'])
 def test_confirmation_that_was_tampered_with_does_nothing(boss: Client, seen: str) -> None:
     row = make("queued")
 

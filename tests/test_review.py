@@ -342,7 +342,7 @@ def test_a_decision_on_a_row_that_changed_is_left_out() -> None:
 def test_a_decision_on_what_a_run_has_leased_meanwhile_does_nothing() -> None:
     row = make("queued")
     stale = Commitment.objects.get()
-    Commitment.objects.lease([row], uuid.uuid4(), timezone.now() + dt.timedelta(seconds=120), timezone.now())
+    Commitment.objects.filter(pk=row.pk).update(status="sending", lease=uuid.uuid4())
 
     with pytest.raises(NotAllowed):
         review.cancel(stale, "ada")

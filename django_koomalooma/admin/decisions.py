@@ -124,7 +124,7 @@ def _carry_out(
 ) -> HttpResponse | None:
     try:
         seen = {int(pk): str(mark) for pk, mark in json.loads(request.POST.get("seen", "{}")).items()}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         seen = {}
     try:
         result = review.decide(verb.name, rows, _person(request), wish, seen=seen)

@@ -166,7 +166,7 @@ class CampaignFilter(admin.SimpleListFilter):
         value = self.value()
         if value == "none":
             return queryset.filter(campaign__isnull=True)
-        return queryset.filter(campaign_id=int(value)) if value and value.isdigit() else queryset
+        return queryset.filter(campaign_id=int(value)) if value and value.isdecimal() else queryset
 
 
 class RecordedFilter(admin.SimpleListFilter):

@@ -179,6 +179,8 @@ def _restore(row: Commitment, facts: Facts) -> tuple[str, dict[str, Any]]:
         sentence += " (It was paid before the campaign began.)"
     if row.withdrawn_at is not None:
         sentence += " The shop had withdrawn it."
+    elif row.reason:
+        sentence += f" So far: {row.reason}"
     if facts.has(row, "send_again", before=_S.IN_DOUBT):
         sentence += f" {SENT_BEFORE}"
     return sentence, values | {
