@@ -74,4 +74,4 @@ def _arm_half_body() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         send(self, data)
 
-    urllib3.connection.HTTPConnection.send = send_half  # type: ignore[method-assign]  # the point of this module
+    urllib3.connection.HTTPConnection.send = send_half  # type: ignore[method-assign, assignment]  # the point of this module

@@ -354,6 +354,7 @@ def main() -> int:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.proof.settings"
     os.environ["PROOF_SETTINGS"] = json.dumps(SETTINGS)
     django.setup()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no process of ours is left behind
     print(f"seed {options.seed}", flush=True)
     return 0 if play(options) else 1
 

@@ -48,10 +48,13 @@ def shop(name: str, dice: random.Random, pause: float) -> None:
             pass
 
     def signal_twice_at_once(reference: str, customer: str) -> None:
-        Order.objects.create(reference=reference, value=Decimal(100))
-        threads = [
-            threading.Thread(target=in_thread(lambda: paid(reference, customer=customer))) for _ in range(2)
-        ]
+        def pay_once() -> None:
+            with transaction.atomic():
+                paid(reference, customer=customer)
+                order = Order(reference=reference, value=Decimal(100))
+                Order.objects.bulk_create([order], ignore_conflicts=True)
+
+        threads = [threading.Thread(target=in_thread(pay_once)) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:

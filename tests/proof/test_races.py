@@ -51,7 +51,7 @@ def test_two_runs_that_read_the_same_rows_do_not_both_send_them(
     both_have_read = threading.Barrier(2)
     lock_due = CommitmentQuerySet.lock_due
 
-    def read_and_wait(self: CommitmentQuerySet, *args: Any) -> list[Commitment]:
+    def read_and_wait(self: CommitmentQuerySet, *args: Any) -> list[tuple[Any, ...]]:
         rows = lock_due(self, *args)
         with contextlib.suppress(threading.BrokenBarrierError):
             both_have_read.wait(0.5)  # a database that locks lets only one of them come so far
@@ -71,7 +71,7 @@ def test_a_row_that_another_run_took_after_it_was_read_is_not_sent(
     shop.pay("FREE")
     lock_due = CommitmentQuerySet.lock_due
 
-    def read_too_late(self: CommitmentQuerySet, now: dt.datetime, *args: Any) -> list[Commitment]:
+    def read_too_late(self: CommitmentQuerySet, now: dt.datetime, *args: Any) -> list[tuple[Any, ...]]:
         rows = lock_due(self, now, *args)
         # Where the database has no row locks, another run may lease between our read and our write.
         until = now + dt.timedelta(seconds=60)
