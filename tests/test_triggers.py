@@ -478,7 +478,7 @@ def test_a_signal_may_have_a_condition(connect: Connect, status: str, earned: in
     ("total", "value", "currency"),
     [
         (Decimal("12.345"), "12.340", "EUR"),
-        (0.1 + 0.2, "0.300", "EUR"),
+        (2.675, "2.680", "EUR"),
         (7, "7.000", "EUR"),
         (" 12.50 ", "12.500", "EUR"),
         (SimpleNamespace(amount=Decimal("8"), currency="EUR"), "8.000", "EUR"),

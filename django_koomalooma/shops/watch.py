@@ -113,17 +113,25 @@ class Watch:
 
     def has_recorded(self, instance: models.Model) -> bool:
         """Return whether this instance was recorded, and no rollback has undone it."""
-        memory = instance.__dict__.get(self._key)
-        return memory is not None and memory.mark is not None and bool(memory.mark.stands)
+        mark = self._recall(instance).mark
+        return mark is not None and mark.stands
 
     def _remember(self, sender: Any, instance: models.Model, **kwargs: Any) -> None:
+        # Runs for every row that is read: only what the columns hold is kept, and looked at when it is saved.
         held = instance.__dict__
-        values = {path: held[column] for path, column in self._columns.items() if column in held}
-        try:
-            seen = all(path in values and values[path] in accepted for path, accepted in self.when.items())
-        except Exception:  # noqa: BLE001 - values of any class: what cannot be compared is not known
-            seen = False
-        held[self._key] = _Memory(values, seen, values.get(self.refund_path))
+        held[self._key] = [held.get(column, ...) for column in self._columns.values()]
+
+    def _recall(self, instance: models.Model) -> _Memory:
+        held = instance.__dict__.get(self._key)
+        if isinstance(held, _Memory):
+            return held
+        read = zip(self._columns, held or (), strict=False)
+        values = {path: value for path, value in read if value is not ...}
+        seen = held is not None and all(
+            path in values and values[path] in accepted for path, accepted in self.when.items()
+        )
+        memory = instance.__dict__[self._key] = _Memory(values, seen, values.get(self.refund_path))
+        return memory
 
     def _forget(self, sender: Any, instance: models.Model, **kwargs: Any) -> None:
         # Made by hand, not read: what it holds says nothing of the database, even where it has a key.
@@ -143,7 +151,7 @@ class Watch:
 
     def _look(self, sender: Any, saved: Collection[str] | None, kwargs: dict[str, Any]) -> None:
         instance = kwargs["instance"]
-        memory: _Memory = instance.__dict__.setdefault(self._key, _Memory({}))
+        memory = self._recall(instance)
         row = self._read_anew(instance, kwargs.get("using"))
         for path, column in self._columns.items():
             if (saved is None or not self._names[path].isdisjoint(saved)) and column in row.__dict__:

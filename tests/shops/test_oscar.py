@@ -27,7 +27,9 @@ from oscar.core.loading import get_model
 from oscar.test.factories import CountryFactory, create_product
 
 from django_koomalooma import shops
+from django_koomalooma.events import EarningEvent
 from django_koomalooma.models import Campaign, Commitment
+from django_koomalooma.policy import Policy
 
 pytestmark = [
     pytest.mark.django_db,
@@ -217,6 +219,22 @@ def test_an_order_born_paid_earns(customer: User, settings: Settings) -> None:
     assert rows() == [(order.number, Decimal("40.000"), "queued")]
 
 
+class LinesPolicy(Policy):
+    """No points for an order without lines."""
+
+    def exclusion(self, event: EarningEvent) -> str:
+        return "" if len(event.lines) else "There are no lines."
+
+
+def test_an_order_born_paid_has_its_lines_when_the_policy_looks(customer: User, settings: Settings) -> None:
+    settings.OSCAR_INITIAL_ORDER_STATUS = "Bezahlt"
+    settings.KOOMALOOMA_POLICY = "tests.shops.test_oscar.LinesPolicy"
+
+    order = check_out(customer)
+
+    assert rows() == [(order.number, Decimal("40.000"), "queued")]
+
+
 def test_a_transaction_of_a_gateway_earns(customer: User) -> None:
     order = check_out(customer)
 
@@ -359,6 +377,7 @@ def test_the_paid_orders_of_a_period_are_told_with_what_they_are_worth_now(
     add_payment(clerk_client, by_event, "Paid", "40.00")
     add_payment(clerk_client, refunded, "Paid", "40.00")
     add_payment(clerk_client, refunded, "Refunded", "10.00")
+    set_status(clerk_client, cancelled, "Bezahlt")
     set_status(clerk_client, cancelled, "Cancelled")
     orders = shops.find_orders()
     hour = dt.timedelta(hours=1)
