@@ -173,9 +173,10 @@ class _DeliveryRun:
                 renewed = time.monotonic()
 
     def finish(self, sender: Sender) -> None:
+        recalled = list(sender.recall())  # first, since a dead database ends us here, and the threads go on
         # What was being recorded is recorded again: the guard makes a second time harmless.
         self.record(self.unrecorded, counts=False)
-        self.record(list(sender.recall()), counts=False)
+        self.record(recalled, counts=False)
         end = time.monotonic() + FINISH_SECONDS
         while sender.in_flight and time.monotonic() < end:
             self.record(sender.collect(sender.in_flight, 0.1, timeout=1.0))

@@ -19,6 +19,7 @@ from django_koomalooma import leasing, recording
 from django_koomalooma.delivery import deliver_due
 from django_koomalooma.models import Commitment, DeliveryAttempt, KoomaloomaUser
 from django_koomalooma.querysets import CommitmentQuerySet
+from django_koomalooma.sender import Sender
 from tests.proof import shop
 from tests.proof.conftest import VENDORS
 from tests.proof.stage import Stage
@@ -277,3 +278,32 @@ def test_a_delivery_inside_an_atomic_request_is_refused_and_sends_nothing(
 
     assert answer.status_code == 500
     assert (Commitment.objects.get().status, stage.sandbox.requests()["count"]) == ("queued", 0)
+
+
+def test_a_database_that_dies_with_calls_still_waiting_lets_no_more_of_them_go(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        shop.pay(f"ORDER-{number}", customer=f"customer-{number}")
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("the database is down")
+
+    stage.sandbox.latency = 0.1
+    monkeypatch.setattr(recording, "PAUSES", (0.5,))
+    monkeypatch.setattr(Sender, "_grow", one_thread(Sender._grow))
+    with monkeypatch.context() as patch:
+        patch.setattr(recording.Recording, "_write", fail)
+        with pytest.raises(OperationalError):
+            deliver_due()
+    time.sleep(1.5)  # as long as the rest would take
+    begun = stage.sandbox.requests()["calls"]["commitments"]
+    stage.drain()
+
+    assert begun <= 5
+    assert stage.check().broken == {}
+    assert stage.check().statuses == {"in_doubt": 8}
+
+
+def one_thread(grow: Callable[[Sender, int], None]) -> Callable[[Sender, int], None]:
+    return lambda sender, wanted: grow(sender, 1)
