@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -37,6 +38,15 @@ class Shop:
             ).fetchall()
         connection.close()
         return [(str(status), float(value)) for status, value in found]
+
+    def session_id(self, reference: str) -> str:
+        """Return the session id that was recorded with an order."""
+        with sqlite3.connect(self.database) as connection:
+            row = connection.execute(
+                "SELECT session_id FROM koomalooma_commitment WHERE reference = ?", (reference,)
+            ).fetchone()
+        connection.close()
+        return str(row[0])
 
     def user_id(self, name: str) -> str:
         """Return the primary key of an account."""
@@ -120,6 +130,17 @@ def test_a_paid_order_earns_its_total(shop: Shop, member: Shopper) -> None:
 
     assert shop.commitments("purchase", number) == [("queued", 38.9)]
     assert "points on their way" in member.get(f"orders/{number}/").text
+
+
+def test_the_page_and_the_points_share_one_session_id(shop: Shop, member: Shopper) -> None:
+    number = member.order("mug", email="m@customer.example")
+    page = member.get("orders/").text
+
+    member.pay(number)
+
+    (shown,) = re.findall(r'data-session-id="(\w+)"', page)
+    assert shop.session_id(number) == shown
+    assert shown not in member.session.cookies.get_dict().values()
 
 
 def test_an_order_earns_nothing_before_it_is_paid(shop: Shop, member: Shopper) -> None:

@@ -126,6 +126,11 @@ CELERY_BEAT_SCHEDULE = {
 KOOMALOOMA_API_URL = os.environ.get("KOOMALOOMA_API_URL", "http://127.0.0.1:8765/api")
 KOOMALOOMA_API_TOKEN = os.environ.get("KOOMALOOMA_API_TOKEN", "sandbox-token")
 KOOMALOOMA_PARTNER_ID = os.environ.get("KOOMALOOMA_PARTNER_ID", "sandbox-partner")
+# What the panel of koomalooma generates is pasted here whole; this one is pretended and loads nothing.
+KOOMALOOMA_WIDGET_SNIPPET = (
+    f'<span class="earn" data-partner-id="{KOOMALOOMA_PARTNER_ID}" data-session-id="%%sessionId%%">'
+    "koomalooma points on every order</span>"
+)
 KOOMALOOMA_MODE = os.environ.get("KOOMALOOMA_MODE", "live")
 
 LOGGING = {

@@ -30,7 +30,7 @@ def purchase_event(order: Order, *, session_id: str = "") -> EarningEvent:
     )
 
 
-def sign_up_event(user: User) -> EarningEvent:
+def sign_up_event(user: User, *, session_id: str = "") -> EarningEvent:
     """Describe a new account; the campaign says what it is worth."""
     return EarningEvent(
         goal=SIGN_UP,
@@ -41,6 +41,7 @@ def sign_up_event(user: User) -> EarningEvent:
         email=user.email,
         occurred_at=user.date_joined,
         source=user,
+        session_id=session_id,
     )
 
 

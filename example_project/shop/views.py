@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from django_koomalooma.signals import order_paid
+from django_koomalooma.widget import session_id_for
 from shop import checkout as verbs
 from shop.basket import Basket
 from shop.forms import CheckoutForm, QuantityForm, SignUpForm
@@ -99,7 +100,8 @@ def order(request: HttpRequest, number: str) -> HttpResponse:
 @require_POST
 def pay(request: HttpRequest, number: str) -> HttpResponse:
     """Pretend that the customer has paid."""
-    own = verbs.pay(get_object_or_404(orders_of(request), number=number).number)
+    order = get_object_or_404(orders_of(request), number=number)
+    own = verbs.pay(order.number, session_id=session_id_for(request))
     if own.paid_at:
         messages.success(request, "Thank you. Your payment has arrived.")
     return redirect(own)
@@ -120,7 +122,7 @@ def sign_up(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         with transaction.atomic():
             user = form.save()
-            order_paid.send(sender=User, event=sign_up_event(user))
+            order_paid.send(sender=User, event=sign_up_event(user, session_id=session_id_for(request)))
         login(request, user)
         messages.success(request, f"Welcome, {user.get_username()}.")
         return redirect("shop:catalogue")
