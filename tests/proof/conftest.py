@@ -18,7 +18,7 @@ from tests.proof.stage import Stage, clean, make_config, make_database, put_in_p
 QUICK: dict[str, Any] = {
     "KOOMALOOMA_LEASE": 1,
     "KOOMALOOMA_CONNECT_TIMEOUT": 0.5,
-    "KOOMALOOMA_READ_TIMEOUT": 0.5,
+    "KOOMALOOMA_READ_TIMEOUT": 0.8,
     "KOOMALOOMA_CONCURRENCY": 8,
     "KOOMALOOMA_RUNS": 4,
     "KOOMALOOMA_DAILY_CAP": None,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+from celery import Celery
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, Any] = {
@@ -207,6 +208,13 @@ def play(options: Options) -> bool:
         finally:
             crew.end("shopper", "worker", "sweeper")
             sandbox.stop()
+            _drop_queue(environment["PROOF_QUEUE"], options.broker)
+
+
+def _drop_queue(name: str, broker: str) -> None:
+    if broker != FILES:
+        with Celery(broker=broker).connection_for_write() as connection:
+            connection.default_channel.queue_delete(name)
 
 
 def _broker_of_files(folder: Path) -> dict[str, Any]:
