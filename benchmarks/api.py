@@ -19,6 +19,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _LATENCY = re.compile(rb"POST /latency/([\d.]+) ")
@@ -156,7 +159,7 @@ class Api:
 def running() -> Iterator[Api]:
     """Start the API, and end it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.api"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.api"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import threading
@@ -66,8 +65,7 @@ def deliver(
 ) -> dict[str, float]:
     """Deliver a backlog, all database work included; only the filling of the queue is not."""
     if not prepared:
-        rows.empty()
-        rows.queue(count, customers=customers)
+        fill(count, customers)
     settings.KOOMALOOMA_CONCURRENCY = concurrency
     settings.KOOMALOOMA_RUNS = runs
     statements = _Statements()
@@ -85,6 +83,13 @@ def deliver(
         "busy": (_cpu() - cpu) / seconds,
         "statements": statements.count / max(run.issued, 1),
     }
+
+
+def fill(count: int, customers: int) -> None:
+    """Queue a backlog, the only one there is; the database knows its tables, as after its housekeeping."""
+    rows.empty()
+    rows.queue(count, customers=customers)
+    rows.analyze()
 
 
 def lock_waits(seconds: float) -> int:
@@ -128,8 +133,3 @@ def _rss() -> float:
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def dump(value: Any) -> str:
-    """Return a value as one line."""
-    return json.dumps(value)

@@ -9,7 +9,10 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
+
+from benchmarks.api import ROOT
 
 
 class Player:
@@ -18,14 +21,16 @@ class Player:
     Args:
         module: Of this package, whose functions it calls.
         environment: On top of our own, ``DATABASE_URL`` for instance.
+        root: The source tree it runs in; another one to compare two states of the source.
     """
 
-    def __init__(self, module: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, module: str, environment: Mapping[str, str], root: Path = ROOT) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.players", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=root,
             env=os.environ | {"DJANGO_SETTINGS_MODULE": "benchmarks.settings"} | environment,
         )
         self.pid = self._process.pid

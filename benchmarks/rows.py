@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+from collections.abc import Iterator
+from typing import Any
 
 from django.core.management import call_command
 from django.db import connection
@@ -55,6 +57,13 @@ def grow_customers(total: int) -> None:
             f" registered_at, created_at) SELECT n, {name}, 'remote-' || n, 'session', %s, %s FROM {series}",  # noqa: S608 - made of numbers
             [now, now],
         )
+        _carry_on(cursor, "auth_user")
+
+
+def _carry_on(cursor: Any, table: str) -> None:
+    """Let PostgreSQL number on from the rows that were put in with numbers."""
+    if connection.vendor == "postgresql":
+        cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")  # noqa: S608 - our own table
 
 
 def queue(count: int, *, customers: int, hours_ago: int = 24) -> None:
@@ -139,10 +148,30 @@ def _insert(count: int, customers: int, status: str, hours_ago: int) -> None:
             f" FROM (SELECT n, {at} AS at FROM {series}) AS rows".replace(" % ", " %% "),
             [start],
         )
-        if connection.vendor == "postgresql":
-            cursor.execute(
-                "SELECT setval(pg_get_serial_sequence('koomalooma_commitment', 'id'), max(id)) FROM koomalooma_commitment"
-            )
+        _carry_on(cursor, "koomalooma_commitment")
+
+
+@contextlib.contextmanager
+def without_indexes() -> Iterator[None]:
+    """Fill a large table at a bearable price: its indexes are made anew at the end."""
+    if connection.vendor == "postgresql":
+        listing = (
+            "SELECT indexname, indexdef FROM pg_indexes LEFT JOIN pg_constraint ON conname = indexname"
+            " WHERE tablename = 'koomalooma_commitment' AND conname IS NULL"
+        )
+    else:
+        listing = (
+            "SELECT name, sql FROM sqlite_master"
+            " WHERE type = 'index' AND tbl_name = 'koomalooma_commitment' AND sql IS NOT NULL"
+        )
+    with connection.cursor() as cursor:
+        cursor.execute(listing)
+        indexes = cursor.fetchall()
+        for name, _ in indexes:
+            cursor.execute(f"DROP INDEX {connection.ops.quote_name(name)}")
+        yield
+        for _, definition in indexes:
+            cursor.execute(definition)
 
 
 def analyze() -> None:
@@ -155,9 +184,7 @@ def empty() -> None:
     """Take all commitments out."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            cursor.execute(
-                "TRUNCATE koomalooma_decision, koomalooma_deliveryattempt, koomalooma_commitment"
-            )
+            cursor.execute("TRUNCATE koomalooma_decision, koomalooma_deliveryattempt, koomalooma_commitment")
         else:
             DeliveryAttempt.objects.all()._raw_delete(connection.alias)
             Commitment.objects.all()._raw_delete(connection.alias)
