@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from tests.proof.mutants import MUTANTS, misplaced
+from tests.proof.mutants import MUTANTS, ROOT, misplaced
 
 
 def test_each_mutant_finds_its_place_in_the_source_exactly_once() -> None:
     assert misplaced() == []
+
+
+def test_the_page_on_the_proof_names_each_mutant() -> None:
+    page = (ROOT / "docs" / "proof.rst").read_text()
+
+    assert [mutant.name for mutant in MUTANTS if f"\n{mutant.name:<41}" not in page] == []
 
 
 def test_there_is_a_mutant_for_each_of_the_thirteen_mistakes() -> None:
