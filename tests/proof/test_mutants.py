@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.proof.mutants import MUTANTS, ROOT, misplaced
+
+pytestmark = pytest.mark.proof  # they read the source, which a test of the wheel does not have
 
 
 def test_each_mutant_finds_its_place_in_the_source_exactly_once() -> None:
