@@ -14,7 +14,7 @@ from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator, RegexValidator
-from django.db import models
+from django.db import DataError, OperationalError, ProgrammingError, models
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -24,10 +24,20 @@ from .statuses import CommitmentStatus
 
 _LONGEST_REFERENCE = 255
 
+# Out of range, a letter that the column's charset lacks, too long. MySQL's driver takes them for anything.
+_MYSQL_DATA_ERRORS = (1264, 1366, 1406)
+
 
 def storable(text: str) -> str:
     """Return ``text`` with what no database keeps (NUL, lone surrogates) replaced."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Return whether the database refused what a value holds: another value may be kept."""
+    if isinstance(error, OperationalError | ProgrammingError):
+        return bool(error.args) and error.args[0] in _MYSQL_DATA_ERRORS
+    return isinstance(error, DataError)
 
 
 def shorten_reference(reference: str) -> str:

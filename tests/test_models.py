@@ -9,11 +9,24 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import (
+    DataError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    transaction,
+)
 from django.db.models.deletion import ProtectedError
 from django.utils import timezone
 
-from django_koomalooma.models import Commitment, KoomaloomaUser, shorten_reference, storable
+from django_koomalooma.models import (
+    Commitment,
+    KoomaloomaUser,
+    is_data_error,
+    shorten_reference,
+    storable,
+)
 from django_koomalooma.querysets import database_now, guarded_update
 from django_koomalooma.statuses import NEXT, CommitmentStatus, may_become
 from tests.factories import CampaignFactory, CommitmentFactory, KoomaloomaUserFactory
@@ -131,6 +144,26 @@ def test_long_references_are_cut_with_a_mark_of_their_own() -> None:
 
 def test_what_no_database_keeps_is_replaced() -> None:
     assert storable("a\0b\ud800c🧦") == "a\ufffdb?c🧦"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DataError("value too long for type character varying(255)"), True),
+        (OperationalError(1366, "Incorrect string value: '\\xF0\\x9F'"), True),
+        (OperationalError(1264, "Out of range value"), True),
+        (ProgrammingError(1406, "Data too long"), True),
+        (OperationalError(1213, "Deadlock found"), False),
+        (OperationalError(), False),
+        (IntegrityError(1062, "Duplicate entry"), False),
+        (ValueError(1366), False),
+    ],
+    ids=str,
+)
+def test_a_value_that_the_database_cannot_keep_is_told_from_other_trouble(
+    error: Exception, told: bool
+) -> None:
+    assert is_data_error(error) is told
 
 
 def test_statuses_may_only_become_what_the_design_says() -> None:
