@@ -10,10 +10,9 @@ import datetime as dt
 import logging
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db import router, transaction
+from django.db import router
 
 from . import alarms, gate, wakeup
 from .client import PartnerClient, Verdict, clock
@@ -32,6 +31,7 @@ logger = logging.getLogger("django_koomalooma")
 
 RUN_SECONDS = 30.0
 FINISH_SECONDS = 60.0
+PRUNE_SECONDS = 5.0
 SOFT_LIMIT = 95
 HARD_LIMIT = 110
 """Seconds of the Celery task. Own deadline (30 s, then what is in flight) < soft < hard < lease."""
@@ -88,10 +88,12 @@ class _DeliveryRun:
         self.rows = Commitment.objects.using(self.using)
         self.run = Run()
         self.id = uuid.uuid4()
-        self.seconds = seconds
         self.told: dict[CommitmentStatus, list[int]] = {status: [] for status in _OUT}
         self.units_left: int | None = None
-        self.unrecorded: Sequence[Call] = ()
+        self.unrecorded: list[Call] = []
+        self.until = time.monotonic() + seconds
+        self.renewed = time.monotonic()
+        self.has_slot = True
         self.started, self.started_at = read_clocks(self.using)
         self.recording = Recording(self.using, self.now)
 
@@ -134,7 +136,7 @@ class _DeliveryRun:
             if row.is_stopped and not self.probe(client):
                 self.run.stopped = gate.read().reason
                 return
-            self.units_left = gate.check_caps(self.now())
+            self.read_caps()
             self.counters = gate.Counters(gate.read())
             try:
                 self.pump(sender)
@@ -150,13 +152,11 @@ class _DeliveryRun:
 
     def pump(self, sender: Sender) -> None:
         """Keep the window full until nothing is due or the time is over; then record what is in flight."""
-        until = time.monotonic() + self.seconds
-        renewed = time.monotonic()
         found_all = False
         while True:
             window = 1 if self.counters.is_careful else conf.concurrency
             room = window - sender.in_flight
-            if room > 0 and not found_all and time.monotonic() < until:
+            if room > 0 and not found_all and time.monotonic() < self.until and self.keep_slot():
                 calls, found = self.leasing.lease(room)
                 self.run.leased += len(calls)
                 found_all = found < room
@@ -165,29 +165,38 @@ class _DeliveryRun:
                 return
             if sender.in_flight:
                 linger = min(max(sender.latency / 8, 0.005), 0.1)
-                self.record(sender.collect(max(window * 3 // 4, 1), linger, timeout=1.0))
+                sender.collect(self.unrecorded, max(window * 3 // 4, 1), linger, timeout=1.0)
+                self.record()
                 # Once all has come back, look again: something may have become due meanwhile.
                 found_all = found_all and sender.in_flight > 0
-            if time.monotonic() - renewed > gate.RUN_SLOT.total_seconds() / 4:
-                gate.take_slot(self.id, sweep=False)
-                renewed = time.monotonic()
+
+    def keep_slot(self) -> bool:
+        """Renew the run's slot every few seconds; tell whether it is still ours: else nothing is leased."""
+        if time.monotonic() - self.renewed > gate.RUN_SLOT.total_seconds() / 8:
+            self.has_slot = gate.take_slot(self.id, sweep=False)
+            self.renewed = time.monotonic()
+        return self.has_slot
 
     def finish(self, sender: Sender) -> None:
-        recalled = list(sender.recall())  # first, since a dead database ends us here, and the threads go on
-        # What was being recorded is recorded again: the guard makes a second time harmless.
-        self.record(self.unrecorded, counts=False)
-        self.record(recalled, counts=False)
+        # First, since a dead database ends us here, and the threads go on.
+        self.unrecorded.extend(sender.recall())
         end = time.monotonic() + FINISH_SECONDS
+        self.record()
         while sender.in_flight and time.monotonic() < end:
-            self.record(sender.collect(sender.in_flight, 0.1, timeout=1.0))
+            sender.collect(self.unrecorded, sender.in_flight, 0.1, timeout=1.0)
+            self.record()
+            self.keep_slot()
 
-    def record(self, calls: Sequence[Call], *, counts: bool = True) -> None:
-        """Write what came of the calls, then count it; stop the queue where one concerns every commitment."""
+    def record(self) -> None:
+        """Write what came of the calls, then count it; stop the queue where one concerns every commitment.
+
+        What is interrupted here is recorded once more at the end: the guard makes a second time harmless.
+        """
+        calls = tuple(self.unrecorded)
         if not calls:
             return
-        self.unrecorded = calls
         recorded = self.recording.record(calls)
-        self.unrecorded = ()
+        self.unrecorded.clear()
         for call, status, units in recorded:
             if status is CommitmentStatus.QUEUED:
                 self.run.requeued += 1
@@ -205,11 +214,15 @@ class _DeliveryRun:
             elif call.verdict is Verdict.LATER and call.answer is not None:
                 wait = dt.timedelta(seconds=call.answer.retry_after or 60)
                 gate.stop("koomalooma asked to wait.", gate.Cause.LATER, until=self.now() + wait)
-        if counts:
-            self.counters.add(call.verdict for call in calls)
-            self.counters.write()
+        self.counters.add(call.verdict for call in calls if not call.is_echo)
+        self.counters.write()
         if self.units_left is not None and self.units_left <= 0:
-            self.units_left = gate.check_caps(self.now())
+            self.read_caps()
+
+    def read_caps(self) -> None:
+        """Read how many points may still be sent, and take this run's share of them before looking again."""
+        left = gate.check_caps(self.now())
+        self.units_left = left if left is None else max(left // conf.runs, 1)
 
     def park_abandoned(self) -> None:
         """Put in doubt what a run leased and never recorded.
@@ -230,26 +243,31 @@ class _DeliveryRun:
                 self.told[CommitmentStatus.IN_DOUBT] += pks
 
     def prune(self) -> None:
-        """Delete old attempts, a thousand at a time, of what is finished and needs no decision any more."""
+        """Delete old attempts of what is finished and needs no decision any more."""
         days = conf.retention_days
         if days is None:
             return
         attempts = DeliveryAttempt.objects.using(self.using)
         finished = (CommitmentStatus.ISSUED, CommitmentStatus.CANCELLED, CommitmentStatus.WRITTEN_OFF)
+        today = self.now().date().isoformat()
+        if gate.read().warned.get("pruned") == today:
+            return  # it reads all attempts: once a day is enough
         old = attempts.filter(
             ended_at__lt=self.now() - dt.timedelta(days=days), commitment__status__in=finished
         )
-        attempts.filter(pk__in=list(old.values_list("pk", flat=True)[:1000])).delete()
+        end = time.monotonic() + PRUNE_SECONDS
+        while pks := list(old.values_list("pk", flat=True)[:1000]):
+            attempts.filter(pk__in=pks).delete()
+            if time.monotonic() > end:
+                return
+        gate.remember("pruned", today)
 
     def probe(self, client: PartnerClient) -> bool:
         """Try a stopped queue with a call that issues nothing; open it again where that succeeds."""
-        row = self.rows.due(self.now()).first()
-        if row is None:
+        found = self.leasing.next_customer()
+        if found is None:
             return False
-        with transaction.atomic(using=self.using):
-            customer = self.leasing.find_customers([row]).get(row.pk)
-        if customer is None:
-            return False
+        row, customer = found
         now = self.now()
         try:
             register(client, customer, row.session_id or customer.session_id or uuid.uuid4().hex, None)
@@ -260,7 +278,7 @@ class _DeliveryRun:
                 _PROBE_CAUSES.get(failure.answer.verdict, gate.read().code),
                 until=None if wait is None else now + dt.timedelta(seconds=wait),
             )
-            # The next probe asks with the next customer, so that one customer cannot keep the queue shut.
+            # Behind the others: the next probe asks with another customer, where there is one.
             self.rows.filter(pk=row.pk, status=CommitmentStatus.QUEUED).update(due_at=now, updated_at=now)
             return False
         KoomaloomaUser.objects.using(self.using).filter(pk=customer.pk).update(

@@ -53,7 +53,7 @@ MOVED = (
     "The database or the partner id is another one than before. Decide: this is the live shop, moved; "
     "or this is a copy, which never sends."
 )
-RUN_SLOT = dt.timedelta(seconds=20)
+RUN_SLOT = dt.timedelta(seconds=40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,12 @@ def stop(reason: str, code: str = Cause.PERSON, *, until: dt.datetime | None = N
     code = Cause(code)
     if gate.is_stopped and (gate.code == code or (gate.code in NEEDS_PERSON and code not in NEEDS_PERSON)):
         return
+    if is_probed(gate) and code in OPENS_BY_TIME:
+        # Time alone does not mend what it is stopped for; the probe only comes no earlier than asked.
+        if code is Cause.LATER and until is not None and gate.next_probe_at is not None:
+            rows = Gate.objects.using(gate._state.db).filter(pk=gate.pk, code=gate.code)
+            rows.update(next_probe_at=max(until, gate.next_probe_at))
+        return
     if _close(gate, reason, code, until, now):
         logger.error("Sending is stopped: %s", reason)
         queue_stopped.send_robust(sender=Gate, reason=reason, code=str(code))
@@ -133,7 +139,7 @@ def postpone(reason: str, code: str, *, until: dt.datetime | None = None) -> Non
 def _close(gate: Gate, reason: str, code: Cause, until: dt.datetime | None, now: dt.datetime) -> bool:
     """Write the stop; tell whether it was written. What stops by itself never overwrites a person's word."""
     rows = Gate.objects.using(gate._state.db).filter(pk=gate.pk)
-    if code not in NEEDS_PERSON:
+    if code not in (Cause.PERSON, Cause.COPY):
         rows = rows.filter(code=gate.code)
     probes = gate.probes
     if code in NEEDS_PERSON or code is Cause.NO_TOKEN:
@@ -239,14 +245,14 @@ def look() -> Gate:
     return read()
 
 
+def is_probed(gate: Gate) -> bool:
+    """Tell whether it is stopped for something that a probe can find mended."""
+    return gate.is_stopped and gate.code not in NEEDS_PERSON | OPENS_BY_TIME | {Cause.NO_TOKEN}
+
+
 def wants_probe(gate: Gate, now: dt.datetime) -> bool:
     """Tell whether the stopped gate should now be tried with a call that issues nothing."""
-    return (
-        gate.is_stopped
-        and gate.code not in NEEDS_PERSON | OPENS_BY_TIME | {Cause.NO_TOKEN}
-        and gate.next_probe_at is not None
-        and gate.next_probe_at <= now
-    )
+    return is_probed(gate) and gate.next_probe_at is not None and gate.next_probe_at <= now
 
 
 def cap_periods(now: dt.datetime) -> tuple[tuple[str, int | None, dt.datetime, dt.datetime], ...]:
@@ -257,6 +263,15 @@ def cap_periods(now: dt.datetime) -> tuple[tuple[str, int | None, dt.datetime, d
     month = today.replace(day=1)
     next_month = (month + dt.timedelta(days=32)).replace(day=1)
     return ("daily", conf.daily_cap, today, tomorrow), ("monthly", conf.monthly_cap, month, next_month)
+
+
+def remember(what: str, text: str) -> None:
+    """Keep a mark of what was done last, a warning for instance, beside those that others keep."""
+    using = read()._state.db or "default"
+    with transaction.atomic(using=using):
+        _touch(using, sweep=False)
+        gate = Gate.objects.using(using).get(pk=1)
+        Gate.objects.using(using).filter(pk=1).update(warned={**gate.warned, what: text})
 
 
 def caps_have_room(now: dt.datetime) -> bool:
@@ -283,8 +298,7 @@ def check_caps(now: dt.datetime) -> int | None:
             stop(f"The {word} cap of {cap:,} points is reached: {units:,} were sent.", Cause.CAP, until=until)
             return 0
         if units >= cap * WARN_AT and gate.warned.get(word) != since.isoformat():
-            gate.warned[word] = since.isoformat()
-            gate.save(update_fields=["warned"])
+            remember(word, since.isoformat())
             logger.warning("%s of the %s cap of %s points are sent.", f"{units:,}", word, f"{cap:,}")
     return min(left, default=None)
 
@@ -346,10 +360,10 @@ def take_slot(run: uuid.UUID, *, sweep: bool) -> bool:
     with transaction.atomic(using=using):
         now = _touch(using, sweep=sweep)
         gate = Gate.objects.using(using).get(pk=1)
-        live = {key: until for key, until in gate.runs.items() if dt.datetime.fromisoformat(until) > now}
+        live = {key: until for key, until in gate.runs.items() if until > now.timestamp()}
         taken = str(run) in live or len(live) < conf.runs
         if taken:
-            live[str(run)] = (now + RUN_SLOT).isoformat()
+            live[str(run)] = (now + RUN_SLOT).timestamp()
         Gate.objects.using(using).filter(pk=1).update(runs=live)
     return taken
 

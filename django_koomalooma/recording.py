@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import DatabaseError, DataError, connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from .client import Verdict
 from .history import keep_late_answer
-from .models import Commitment, DeliveryAttempt, KoomaloomaUser
+from .models import Commitment, DeliveryAttempt, KoomaloomaUser, is_data_error
 from .querysets import guarded_update
 from .replies import cut_text, read_commitment
 from .sender import Call
@@ -53,12 +53,12 @@ class Recording:
         for pause in (*PAUSES, None):
             try:
                 return self._write(calls)
-            except DataError:
-                # Something in an answer that this database cannot keep: one by one, then without the answer.
-                if len(calls) == 1:
-                    return self._write(calls, bare=True)
-                return [done for call in calls for done in self.record([call])]
-            except DatabaseError:
+            except DatabaseError as error:
+                if is_data_error(error):
+                    # Something in an answer that this database cannot keep: one by one, then without it.
+                    if len(calls) == 1:
+                        return self._write(calls, bare=True)
+                    return [done for call in calls for done in self.record([call])]
                 if pause is None:
                     raise
                 logger.warning(
@@ -121,21 +121,28 @@ class Recording:
         due_at: dt.datetime | None = now  # behind the others
         if call.verdict is Verdict.IN_DOUBT:
             status, due_at = _S.IN_DOUBT, None
-        elif call.verdict is Verdict.REFUSED or (call.verdict is Verdict.ACCOUNT and self._is_alone(call)):
+        elif call.verdict is Verdict.REFUSED or (_may_be_its_own(call) and self._is_alone(call)):
             status, due_at = _S.REFUSED, None
         reason = "It may have arrived." if bare else describe(call)
         return (status, due_at, reason, customer, "", None, "", None, None, now)
 
     def _is_alone(self, call: Call) -> bool:
-        """Tell whether the account's trouble is this row's own.
+        """Tell whether the trouble is this row's own: it had the same before, and another went well since.
 
-        Another was issued after its last such answer.
+        So one bad row does not stop the shop for ever. Another counts only if its call began afterwards.
         """
         attempts = DeliveryAttempt.objects.using(self._using).filter(
-            commitment=call.pk, number__lt=call.number
+            commitment=call.pk, number__lt=call.number, outcome=call.verdict, http_status__isnull=False
         )
-        last = attempts.filter(outcome=Verdict.ACCOUNT).order_by("-number").first()
-        return last is not None and self._rows.filter(issued_at__gt=last.ended_at).exists()
+        last = attempts.order_by("-number").first()
+        return (
+            last is not None
+            and self._rows.filter(
+                issued_at__gt=last.ended_at,
+                attempts__outcome=Verdict.ANSWERED,
+                attempts__started_at__gt=last.ended_at,
+            ).exists()
+        )
 
     def _find_late(self, calls: Sequence[Call], now: dt.datetime, bare: bool) -> set[int]:
         """Return the rows that were not ours any more when their answer came: a person had decided."""
@@ -146,6 +153,16 @@ class Recording:
             reply = read_commitment(call.answer.body if call.answer and not bare else b"") if booked else None
             keep_late_answer(call.pk, call.verdict, reply, "" if bare else describe(call), now)
         return {call.pk for call in late}
+
+
+def _may_be_its_own(call: Call) -> bool:
+    """Tell whether it may be this row's own fault: our account is refused, or its customer not created."""
+    return call.verdict is Verdict.ACCOUNT or (
+        call.verdict is Verdict.NOT_SENT
+        and call.at_user
+        and call.answer is not None
+        and call.answer.http_status is not None
+    )
 
 
 def describe(call: Call) -> str:

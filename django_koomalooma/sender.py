@@ -28,6 +28,9 @@ class Customer:
     session_id: str
     is_registered: bool
     is_changed: bool = False
+    failure: CallFailed | None = None
+    failed_lease: uuid.UUID | None = None
+    """The lease in which he could not be created: its other calls need not each find out by themselves."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -49,6 +52,8 @@ class Call:
     verdict: Verdict = Verdict.IN_DOUBT
     at_user: bool = False
     """Whether the outcome is that of creating the customer: then the commitment was never sent."""
+    is_echo: bool = False
+    """Whether the outcome is another call's, of the same customer: no call was made, so it counts nowhere."""
     error: str = ""
     duration: float = 0.0
 
@@ -87,32 +92,34 @@ class Sender:
             self._waiting.put(call)
         self._grow(self.in_flight if self._latency > _FAST else min(_FEW, self.in_flight))
 
-    def collect(self, wanted: int, linger: float, timeout: float) -> list[Call]:
-        """Return what has finished: when ``wanted`` have, or ``linger`` seconds after the first.
+    def collect(self, into: list[Call], wanted: int, linger: float, timeout: float) -> None:
+        """Add what has finished: when ``wanted`` have, or ``linger`` seconds after the first.
 
         While calls still wait for a thread, none is idle, so it lingers longer: fewer and larger records.
 
         Args:
+            into: Where finished calls go one by one, so that no interruption can lose one.
             timeout: Seconds to wait for the first.
         """
-        calls: list[Call] = []
+        wanted += len(into)
+        begun = False
         until = latest = time.monotonic() + timeout
-        while self.in_flight and len(calls) < wanted:
+        while self.in_flight and len(into) < wanted:
             now = time.monotonic()
             if now >= (until if self._waiting.empty() else latest):
                 break
             try:
                 call = self._done.get(timeout=min(max(until - now, 0.001), _FAST * 2))
             except queue.Empty:
-                if not calls:
+                if not begun:
                     self._grow(self.in_flight)
                 continue
-            if not calls:
-                until, latest = time.monotonic() + linger, time.monotonic() + _LONGEST_LINGER
+            into.append(call)
             self.in_flight -= 1
+            if not begun:
+                begun = True
+                until, latest = time.monotonic() + linger, time.monotonic() + _LONGEST_LINGER
             self._latency += (call.duration - self._latency) * (0.2 if self._latency else 1.0)
-            calls.append(call)
-        return calls
 
     def recall(self) -> Iterator[Call]:
         """Take back what no thread has begun: nothing of it was sent."""
@@ -124,6 +131,7 @@ class Sender:
             if call is not None:
                 self.in_flight -= 1
                 call.verdict, call.error = Verdict.NOT_SENT, "The delivery run ended before its turn."
+                call.is_echo = True
                 yield call
 
     def _grow(self, wanted: int) -> None:
@@ -150,7 +158,8 @@ def register(client: PartnerClient, customer: Customer, session_id: str, send_be
         CallFailed: He was not created, or it is not known.
     """
     answer = client.create_user(customer.partner_user_id, session_id, send_before=send_before)
-    customer.remote_id = read_user_id(answer.body) or customer.remote_id or customer.partner_user_id
+    named = read_user_id(answer.body) if answer.http_status != 409 else ""
+    customer.remote_id = named or customer.remote_id or customer.partner_user_id
     customer.session_id, customer.is_registered, customer.is_changed = session_id, True, True
     return answer
 
@@ -162,8 +171,15 @@ def send(client: PartnerClient, call: Call) -> None:
         with customer.lock:
             if not customer.is_registered or (call.session_id and call.session_id != customer.session_id):
                 call.at_user = True
-                session_id = call.session_id or customer.session_id or uuid.uuid4().hex
-                register(client, customer, session_id, call.send_before)
+                if customer.failure is not None and customer.failed_lease == call.lease:
+                    call.is_echo = True
+                    raise customer.failure
+                try:
+                    session_id = call.session_id or customer.session_id or uuid.uuid4().hex
+                    register(client, customer, session_id, call.send_before)
+                except CallFailed as failure:
+                    customer.failure, customer.failed_lease = failure, call.lease
+                    raise
                 call.at_user = False
         call.answer = client.create_commitment(
             customer.remote_id,

@@ -15,11 +15,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from django_koomalooma import delivery, gate, recording, wakeup
+from django_koomalooma import delivery, gate, leasing, recording, wakeup
 from django_koomalooma.delivery import deliver_due
 from django_koomalooma.earning import amend, cancel, earn
 from django_koomalooma.models import Commitment, DeliveryAttempt, Gate, KoomaloomaUser
 from django_koomalooma.policy import Policy
+from django_koomalooma.querysets import CommitmentQuerySet
 from django_koomalooma.sandbox import Sandbox
 from django_koomalooma.signals import commitment_in_doubt, commitment_issued, commitment_refused
 from django_koomalooma.statuses import CommitmentStatus
@@ -481,7 +482,7 @@ def test_a_dead_workers_slot_ends_by_itself(sandbox: Sandbox) -> None:
     CommitmentFactory()
     gate.take_slot(uuid.uuid4(), sweep=False)
     (run_id,) = Gate.objects.get().runs
-    Gate.objects.update(runs={run_id: (timezone.now() - dt.timedelta(seconds=1)).isoformat()})
+    Gate.objects.update(runs={run_id: (timezone.now() - dt.timedelta(seconds=1)).timestamp()})
 
     run = deliver_due()
 
@@ -614,7 +615,7 @@ def test_a_full_window_costs_a_third_of_a_statement_a_row(
     settings.KOOMALOOMA_DAILY_CAP = None
     collect = delivery.Sender.collect
     monkeypatch.setattr(
-        delivery.Sender, "collect", lambda self, *args, **kwargs: collect(self, 32, 10.0, 10.0)
+        delivery.Sender, "collect", lambda self, into, *args, **kwargs: collect(self, into, 32, 10.0, 10.0)
     )
     campaign = CampaignFactory()
     users = [UserFactory() for _ in range(8)]
@@ -719,3 +720,215 @@ def test_a_time_limit_in_the_middle_of_a_record_loses_no_answer(
 
     assert Commitment.objects.get().status == "issued"
     assert len(sandbox.bookings()) == 1
+
+
+# -- what a hostile reader found
+
+
+def test_a_policy_that_returns_nothing_refuses_nothing(sandbox: Sandbox, settings: Settings) -> None:
+    settings.KOOMALOOMA_POLICY = f"{__name__}.ForgetfulPolicy"
+    CommitmentFactory()
+
+    run = deliver_due()
+
+    assert run.issued == 1
+
+
+class ForgetfulPolicy(Policy):
+    """Forgets to return anything."""
+
+    def refusal(self, commitment: Commitment) -> str:  # type: ignore[return]  # the mistake itself
+        pass
+
+
+def test_the_policy_is_asked_before_any_row_is_locked(
+    sandbox: Sandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KOOMALOOMA_POLICY = f"{__name__}.RefusingPolicy"
+    asked: list[bool] = []
+    lock_due = CommitmentQuerySet.lock_due
+    refusal = RefusingPolicy.refusal
+    monkeypatch.setattr(
+        RefusingPolicy, "refusal", lambda self, row: (asked.append(True), refusal(self, row))[1]
+    )
+
+    def lock(self: Any, *args: Any) -> Any:
+        seen.append(len(asked))
+        return lock_due(self, *args)
+
+    seen: list[int] = []
+    monkeypatch.setattr(CommitmentQuerySet, "lock_due", lock)
+    CommitmentFactory()
+
+    deliver_due()
+
+    assert seen[0] == len(asked) == 1
+
+
+def test_what_belongs_to_a_deleted_campaign_is_cancelled_and_the_others_are_sent(sandbox: Sandbox) -> None:
+    orphan, good = CommitmentFactory(), CommitmentFactory()
+    Commitment.objects.filter(pk=orphan.pk).update(campaign_id=999_999)
+
+    run = deliver_due()
+
+    orphan.refresh_from_db()
+    assert (orphan.status, orphan.reason) == ("cancelled", "Its campaign was deleted before it was sent.")
+    assert (run.issued, run.cancelled) == (1, 1)
+    assert [booking["campaign_id"] for booking in sandbox.bookings()] == [good.campaign.remote_id]
+
+
+def test_a_mistake_while_calls_are_made_ready_leases_nothing(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> str:
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(leasing, "format_amount", fail)
+    CommitmentFactory()
+
+    with pytest.raises(KeyError):
+        deliver_due()
+
+    row = Commitment.objects.get()
+    assert (row.status, row.attempts.count()) == ("queued", 0)
+
+
+def test_a_hanging_customer_is_tried_once_for_all_his_rows(sandbox: Sandbox, settings: Settings) -> None:
+    settings.KOOMALOOMA_READ_TIMEOUT = 0.3
+    sandbox.misbehave("silence_before_booking", call="users", times=1, seconds=2.0)
+    user, campaign = UserFactory(), CampaignFactory()
+    CommitmentFactory.create_batch(6, user=user, campaign=campaign)
+
+    run = deliver_due()
+
+    assert (run.requeued, run.issued, run.in_doubt) == (6, 6, 0)
+    assert gate.state().is_sending
+
+
+def test_a_customer_who_can_never_be_created_is_refused_once_others_went_well(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    settings.KOOMALOOMA_CONCURRENCY = 1
+    bad = CommitmentFactory()
+    sandbox.misbehave("status", status=500, call="users", times=5)
+    deliver_due()
+    sandbox.behave()
+    CommitmentFactory()
+    Gate.objects.update(next_probe_at=timezone.now())
+    Commitment.objects.filter(pk=bad.pk).update(due_at=timezone.now() + dt.timedelta(hours=1))
+    assert deliver_due().issued == 1
+    Commitment.objects.filter(pk=bad.pk).update(due_at=timezone.now())
+    sandbox.misbehave("status", status=500, call="users", times=None)
+
+    deliver_due()
+
+    bad.refresh_from_db()
+    assert (bad.status, gate.state().is_sending) == ("refused", True)
+
+
+def test_a_good_order_is_probed_before_a_bad_one_that_is_older(sandbox: Sandbox) -> None:
+    CommitmentFactory(tries=7, due_at=timezone.now() - dt.timedelta(hours=5))
+    good = CommitmentFactory()
+    gate.stop("Out of order.", gate.Cause.UNREACHABLE)
+    Gate.objects.update(next_probe_at=timezone.now())
+    sandbox.misbehave("status", status=500, call="users", times=None)
+
+    deliver_due()
+
+    good.refresh_from_db()
+    customers = KoomaloomaUser.objects.values_list("user", flat=True)
+    assert list(customers) == [good.user_id]
+
+
+def test_a_conflict_at_users_never_renames_a_customer(sandbox: Sandbox) -> None:
+    customer = KoomaloomaUserFactory(registered=True, remote_id="good-id")
+    sandbox.misbehave("status", status=409, call="users", body='{"id": "err-77f1"}')
+    CommitmentFactory(user=customer.user, session_id="another")
+
+    deliver_due()
+
+    customer.refresh_from_db()
+    assert customer.remote_id == "good-id"
+
+
+def test_runs_side_by_side_share_what_a_cap_leaves(sandbox: Sandbox, settings: Settings) -> None:
+    settings.KOOMALOOMA_DAILY_CAP = 2000
+    settings.KOOMALOOMA_RUNS = 4
+    settings.KOOMALOOMA_CONCURRENCY = 1
+    checks: list[int | None] = []
+    check_caps = gate.check_caps
+
+    def check(now: dt.datetime) -> int | None:
+        checks.append(check_caps(now))
+        return checks[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "check_caps", check)
+        CommitmentFactory.create_batch(5)
+        deliver_due()
+
+    assert checks == [2000, 1500, 1000, 500, 0]
+
+
+def test_account_trouble_after_a_success_that_began_earlier_refuses_nothing(sandbox: Sandbox) -> None:
+    row = CommitmentFactory(tries=1)
+    trouble_at = timezone.now() - dt.timedelta(minutes=10)
+    DeliveryAttemptFactory(
+        commitment=row, lease=uuid.uuid4(), outcome="account", http_status=402, ended_at=trouble_at
+    )
+    slower = CommitmentFactory(issued=True)
+    DeliveryAttemptFactory(
+        commitment=slower,
+        lease=uuid.uuid4(),
+        outcome="answered",
+        started_at=trouble_at - dt.timedelta(seconds=5),
+        ended_at=trouble_at + dt.timedelta(seconds=5),
+    )
+    sandbox.misbehave("status", status=402)
+
+    deliver_due()
+
+    row.refresh_from_db()
+    assert row.status == "queued"
+
+
+def test_an_interruption_while_answers_are_collected_loses_none(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TimeLimit(BaseException):
+        pass
+
+    collect = delivery.Sender.collect
+    hits: list[int] = []
+
+    def interrupt(self: Any, into: list[Any], *args: Any, **kwargs: Any) -> None:
+        collect(self, into, *args, **kwargs)
+        hits.append(len(into))
+        if len(hits) == 1:
+            raise TimeLimit
+
+    monkeypatch.setattr(delivery.Sender, "collect", interrupt)
+    CommitmentFactory.create_batch(3)
+
+    with pytest.raises(TimeLimit):
+        deliver_due()
+
+    assert hits[0] > 0
+    assert Commitment.objects.filter(status="sending").count() == 0
+    assert len(sandbox.bookings()) == Commitment.objects.filter(status="issued").count()
+
+
+def test_a_run_that_lost_its_slot_leases_nothing_more(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "RUN_SLOT", dt.timedelta(0))
+    CommitmentFactory()
+    run = delivery._DeliveryRun(30.0)
+    take_slot = gate.take_slot
+    answers = iter([True])
+    monkeypatch.setattr(gate, "take_slot", lambda *args, **kwargs: next(answers, False))
+
+    done = run.work(sweep=False)
+
+    monkeypatch.setattr(gate, "take_slot", take_slot)
+    assert (done.leased, done.more) == (0, True)

@@ -255,6 +255,24 @@ def test_a_wait_that_koomalooma_asked_for_is_not_cut_short_by_another_stop() -> 
     assert round(minutes_to_probe()) == 30
 
 
+def test_a_wait_never_takes_the_place_of_a_stop_that_wants_a_probe() -> None:
+    gate.stop("Trouble with the account.", gate.Cause.ACCOUNT)
+
+    gate.stop("koomalooma asked to wait.", gate.Cause.LATER, until=timezone.now() + dt.timedelta(minutes=30))
+
+    assert (gate.state().code, round(minutes_to_probe())) == ("account", 30)
+
+
+def test_a_pause_that_falls_into_an_automatic_stop_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = gate.read()
+    gate.stop("We count the till.")
+    monkeypatch.setattr(gate, "read", lambda: before)
+
+    gate.stop(gate.MOVED, gate.Cause.MOVED)
+
+    assert Gate.objects.get().code == "person"
+
+
 # -- caps
 
 
