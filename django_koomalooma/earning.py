@@ -48,7 +48,8 @@ def earn(event: EarningEvent) -> Commitment:
     try:
         row = _record(event, policy, using)
     except IntegrityError:
-        first = _find(event.site, event.goal, event.reference, using)
+        with transaction.atomic(using=using):
+            first = _find(event.site, event.goal, event.reference, using)
         if first is not None:
             return _repeat(first, event, policy, using)
         # Another row has our trace key, or the campaign is gone from under the cache: once more, afresh.
@@ -116,6 +117,18 @@ def cancel(goal: str, reference: str, reason: str = "", site: str = "") -> Commi
         }
 
     return _change(cancellation, change, using)
+
+
+def is_order_lost() -> bool:
+    """Return whether the transaction that is open can only be rolled back any more, whoever is to blame.
+
+    After a deadlock or a lost connection there is no savepoint left to go back to. Django then rolls the
+    whole transaction back at its end, without a word unless an exception reaches it; PostgreSQL answers a
+    COMMIT likewise once a query has failed outside any savepoint. So whoever swallows our errors must let
+    them through then: the order is lost already, and a shop that is not told thanks its customer for it.
+    """
+    connection = transaction.get_connection(router.db_for_write(Commitment))
+    return connection.in_atomic_block and (connection.needs_rollback or not connection.is_usable())
 
 
 def _change(
@@ -198,7 +211,8 @@ def _repeat(first: Commitment, event: EarningEvent, policy: Policy, using: str) 
         )  # fmt: skip
         if first.terms.get("repeated_with") != list(told):
             first.terms["repeated_with"] = list(told)
-            first.save(update_fields=["terms"], using=using)
+            with transaction.atomic(using=using):
+                first.save(update_fields=["terms"], using=using)
     return first
 
 

@@ -1,4 +1,7 @@
-"""Connects the signals that shops send to the verbs of earning. Never raises into a shop."""
+"""Connects the signals that shops send to the verbs of earning.
+
+Never raises into a shop, but where the order's transaction is lost anyway: see :func:`is_order_lost`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import logging
 from decimal import Decimal
 from typing import Any
 
-from .earning import amend, cancel, earn
+from .earning import amend, cancel, earn, is_order_lost
 from .events import EarningEvent
 from .signals import order_amended, order_cancelled, order_paid
 
@@ -26,6 +29,8 @@ def on_paid(sender: object, event: EarningEvent, **kwargs: object) -> None:
         earn(event)
     except Exception:
         logger.exception("No points were recorded for %s.", _name(event))
+        if is_order_lost():
+            raise
 
 
 def on_amended(
@@ -36,6 +41,8 @@ def on_amended(
         amend(goal, reference, value, site)
     except Exception:
         logger.exception("The new value of %s %s was not recorded.", goal, reference)
+        if is_order_lost():
+            raise
 
 
 def on_cancelled(
@@ -46,6 +53,8 @@ def on_cancelled(
         cancel(goal, reference, reason, site)
     except Exception:
         logger.exception("The withdrawal of %s %s was not recorded.", goal, reference)
+        if is_order_lost():
+            raise
 
 
 def _name(event: Any) -> str:

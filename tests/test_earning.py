@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
+from django.db.models.signals import pre_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
@@ -525,6 +528,85 @@ def test_a_bug_in_an_amend_or_cancel_never_breaks_an_order(monkeypatch: pytest.M
 
     order.refresh_from_db()
     assert Commitment.objects.get().net_value == Decimal("100.00")
+
+
+SEND = {
+    "paid": lambda: order_paid.send(sender=None, event=make_event()),
+    "amended": lambda: order_amended.send(sender=None, goal="purchase", reference="1", value=Decimal(1)),
+    "cancelled": lambda: order_cancelled.send(sender=None, goal="purchase", reference="1"),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("send", SEND.values(), ids=SEND)
+def test_an_order_that_is_lost_with_its_transaction_is_not_lost_without_a_word(
+    send: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deadlock(*args: Any, **kwargs: Any) -> None:
+        raise OperationalError(1213, "Deadlock found when trying to get lock; try restarting transaction")
+
+    def no_savepoint(*args: Any) -> None:
+        raise OperationalError(1305, "SAVEPOINT s1_x1 does not exist")
+
+    monkeypatch.setattr(Commitment, "save", deadlock)
+    monkeypatch.setattr(connection, "savepoint_rollback", no_savepoint)
+
+    with pytest.raises(OperationalError, match="1213"), transaction.atomic():
+        UserFactory(username="the order")
+        send()
+
+    assert not get_user_model().objects.filter(username="the order").exists()
+
+
+def _kill_connection(sender: Any, **kwargs: Any) -> None:
+    other = connection.copy()
+    with connection.cursor() as cursor, other.cursor() as killer:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_backend_pid()")
+            killer.execute("SELECT pg_terminate_backend(%s)", cursor.fetchone())
+        else:
+            cursor.execute("SELECT connection_id()")
+            killer.execute("KILL %s", cursor.fetchone())
+    other.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_is_killed_while_we_write_is_told_to_the_shop() -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has no connections to kill: run it with DATABASE_URL of a database server")
+    user = UserFactory()
+    pre_save.connect(_kill_connection, sender=Commitment)
+    try:
+        with pytest.raises(DatabaseError), transaction.atomic():
+            UserFactory(username="the order")
+            order_paid.send(sender=None, event=make_event(user=user))
+    finally:
+        pre_save.disconnect(_kill_connection, sender=Commitment)
+        connection.close()
+
+    assert not get_user_model().objects.filter(username="the order").exists()
+
+
+def test_a_repeat_that_cannot_be_flagged_never_breaks_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    CampaignFactory()
+    user = UserFactory()
+    earn(make_event(user=user))
+    save = Commitment.save_base
+
+    def lock_timeout(self: Commitment, **kwargs: Any) -> None:
+        if kwargs["update_fields"]:
+            with transaction.mark_for_rollback_on_error("default"):
+                raise OperationalError("canceling statement due to lock timeout")
+        save(self, **kwargs)
+
+    monkeypatch.setattr(Commitment, "save_base", lock_timeout)
+
+    with transaction.atomic():
+        order_paid.send(sender=None, event=make_event(user=user, value=Decimal(120)))
+        order = UserFactory(username="the order")
+
+    order.refresh_from_db()
+    assert order.username == "the order"
 
 
 @pytest.mark.parametrize("event", [None, object(), {"reference": "1"}], ids=["none", "object", "dict"])

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -410,6 +410,52 @@ def test_a_function_that_fails_is_logged_without_arguments_and_harms_nothing(
     assert [(record.levelname, record.exc_info) for record in caplog.records] == [("ERROR", None)]
     assert caplog.text.count(f"{ENTRY}: nothing was recorded.") == 1
     assert "sk_live_secret" not in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "trigger", [ORDER, {"signal": SIGNAL, "event": f"{POINTS}.paid"}], ids=["model", "signal"]
+)
+def test_an_order_that_is_lost_with_its_transaction_is_not_lost_without_a_word(
+    connect: Connect, trigger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deadlock(*args: Any, **kwargs: Any) -> None:
+        raise OperationalError(1213, "Deadlock found when trying to get lock; try restarting transaction")
+
+    def no_savepoint(*args: Any) -> None:
+        raise OperationalError(1305, "SAVEPOINT s1_x1 does not exist")
+
+    connect(trigger)
+    monkeypatch.setattr(Commitment, "save", deadlock)
+    monkeypatch.setattr(connection, "savepoint_rollback", no_savepoint)
+
+    with pytest.raises(OperationalError, match="1213"), transaction.atomic():
+        paid.send(sender=Order, order=make_order(status="paid"))
+
+    assert not Order.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_order_that_postgresql_will_not_commit_after_a_failed_look_up_is_told_to_the_shop(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_up(self: Order) -> Decimal:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT total FROM a_table_that_is_not_there")
+        return self.total
+
+    monkeypatch.setattr(Order, "gross", look_up)
+    connect(change(event=map_fields(value="gross")))
+    told = False
+
+    try:
+        with transaction.atomic():
+            make_order(status="paid")
+    except DatabaseError:
+        told = True
+
+    assert told == (not Order.objects.exists())
+    assert told == (connection.vendor == "postgresql")
 
 
 # -- signals and mappings

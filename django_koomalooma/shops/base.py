@@ -13,7 +13,7 @@ from django.db import router, transaction
 from django.dispatch import Signal
 
 from ..conf import conf
-from ..earning import amend, cancel, earn
+from ..earning import amend, cancel, earn, is_order_lost
 from ..events import Amendment, Cancellation, EarningEvent
 from ..exceptions import ConfigurationError, InvalidEvent
 from ..models import Commitment
@@ -67,7 +67,10 @@ def log_failure(where: str, error: Exception) -> None:
 
 
 def guard(where: str, read: Reader) -> Callable[..., None]:
-    """Return a receiver that reads a signal, records what it says, and never raises into the shop."""
+    """Return a receiver that reads a signal, records what it says, and never raises into the shop.
+
+    But where the order is lost anyway: the shop must learn it.
+    """
 
     def receiver(sender: Any = None, **kwargs: Any) -> None:
         try:
@@ -76,6 +79,8 @@ def guard(where: str, read: Reader) -> Callable[..., None]:
             record(found)
         except Exception as error:  # noqa: BLE001 - logged; the shop's order matters more than our points
             log_failure(where, error)
+            if is_order_lost():
+                raise
 
     return receiver
 

@@ -14,6 +14,7 @@ from django.apps import apps
 from django.db import connections, models, router, transaction
 from django.db.models.signals import post_init, post_save, pre_save
 
+from ..earning import is_order_lost
 from ..models import Commitment
 from .base import log_failure, plug
 from .values import find_field, follow
@@ -148,6 +149,8 @@ class Watch:
             self._look(sender, saved, kwargs)
         except Exception as error:  # noqa: BLE001 - logged; the shop's order matters more than our points
             log_failure(self.where, error)
+            if is_order_lost():
+                raise
 
     def _look(self, sender: Any, saved: Collection[str] | None, kwargs: dict[str, Any]) -> None:
         instance = kwargs["instance"]
