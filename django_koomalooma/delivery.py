@@ -164,8 +164,7 @@ class _DeliveryRun:
             elif not sender.in_flight:
                 return
             if sender.in_flight:
-                linger = min(max(sender.latency / 8, 0.005), 0.1)
-                sender.collect(self.unrecorded, max(window * 3 // 4, 1), linger, timeout=1.0)
+                sender.collect(self.unrecorded, *sender.round(window), timeout=1.0)
                 self.record()
                 # Once all has come back, look again: something may have become due meanwhile.
                 found_all = found_all and sender.in_flight > 0

@@ -15,6 +15,7 @@ from .replies import read_user_id
 
 _FAST = 0.003  # seconds: below it, more than two threads only fight for the interpreter
 _FEW = 2
+_SLOW = 0.05
 _LONGEST_LINGER = 0.1
 
 
@@ -68,6 +69,8 @@ class Sender:
         self._client = client
         self._waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._enough = threading.Event()
+        self._missing = 1
         self._threads = 0
         self._latency = 0.0
         self.in_flight = 0
@@ -80,10 +83,15 @@ class Sender:
             self._waiting.put(None)
         self._client.close()
 
-    @property
-    def latency(self) -> float:
-        """Seconds that a call took of late."""
-        return self._latency
+    def round(self, window: int) -> tuple[int, float]:
+        """Return how many calls of a full window to record together, and how many seconds to wait for them.
+
+        Many while koomalooma is quick, since each round has its price; few while it is slow, so that the
+        slots of what is back are filled while the others are under way.
+        """
+        if self._latency < _SLOW:
+            return max(window * 3 // 4, 1), max(self._latency / 8, 0.005)
+        return max(window // 4, 1), min(self._latency / 16, _LONGEST_LINGER)
 
     def submit(self, calls: list[Call]) -> None:
         """Hand calls to the threads."""
@@ -93,7 +101,7 @@ class Sender:
         self._grow(self.in_flight if self._latency > _FAST else min(_FEW, self.in_flight))
 
     def collect(self, into: list[Call], wanted: int, linger: float, timeout: float) -> None:
-        """Add what has finished: when ``wanted`` have, or ``linger`` seconds after the first.
+        """Add all that has finished: when ``wanted`` have, or ``linger`` seconds after the first.
 
         While calls still wait for a thread, none is idle, so it lingers longer: fewer and larger records.
 
@@ -102,24 +110,35 @@ class Sender:
             timeout: Seconds to wait for the first.
         """
         wanted += len(into)
-        begun = False
-        until = latest = time.monotonic() + timeout
+        until = time.monotonic() + timeout
+        while self.in_flight and not self._take_done(into):
+            if (wait := until - time.monotonic()) <= 0:
+                return
+            if not self._wait(1, min(wait, _FAST * 2)):
+                self._grow(self.in_flight)
+        until = time.monotonic() + linger
+        latest = until - linger + _LONGEST_LINGER
         while self.in_flight and len(into) < wanted:
-            now = time.monotonic()
-            if now >= (until if self._waiting.empty() else latest):
-                break
-            try:
-                call = self._done.get(timeout=min(max(until - now, 0.001), _FAST * 2))
-            except queue.Empty:
-                if not begun:
-                    self._grow(self.in_flight)
-                continue
+            wait = (until if self._waiting.empty() else latest) - time.monotonic()
+            if wait <= 0:
+                return
+            self._wait(min(wanted - len(into), self.in_flight), min(wait, linger))
+            self._take_done(into)
+
+    def _wait(self, missing: int, timeout: float) -> bool:
+        # Woken once, by the thread that finishes the last: each wake-up takes the interpreter from a sender.
+        self._enough.clear()
+        self._missing = missing
+        return self._done.qsize() >= missing or self._enough.wait(timeout)
+
+    def _take_done(self, into: list[Call]) -> int:
+        done = self._done.qsize()
+        for _ in range(done):
+            call = self._done.get()
             into.append(call)
             self.in_flight -= 1
-            if not begun:
-                begun = True
-                until, latest = time.monotonic() + linger, time.monotonic() + _LONGEST_LINGER
             self._latency += (call.duration - self._latency) * (0.2 if self._latency else 1.0)
+        return done
 
     def recall(self) -> Iterator[Call]:
         """Take back what no thread has begun: nothing of it was sent."""
@@ -149,6 +168,8 @@ class Sender:
                 call.verdict = Verdict.NOT_SENT if call.at_user else Verdict.IN_DOUBT
             call.duration = time.monotonic() - started
             self._done.put(call)
+            if self._done.qsize() >= self._missing:
+                self._enough.set()
 
 
 def register(client: PartnerClient, customer: Customer, session_id: str, send_before: float | None) -> Answer:
