@@ -13,7 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 from benchmarks import databases, report
-from benchmarks.suite import NAMES, SIZES, measure
+from benchmarks.sizes import SIZES
+from benchmarks.suite import NAMES, measure
 
 PACKAGES = ("Django", "requests", "urllib3", "celery", "djangorestframework")
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import re
 import signal
 import socket
@@ -105,7 +104,7 @@ async def serve() -> None:
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     # Ends with the process that started it, also where that was killed.
-    loop.add_reader(0, lambda: os.read(0, 1) or ended.set())
+    loop.add_reader(0, ended.set)
     await ended.wait()
 
 

@@ -29,7 +29,7 @@ def running(environment: dict[str, str], processes: int) -> Iterator[int]:
         [
             sys.executable, "-m", "celery", "-A", "benchmarks.celery_app", "worker", "-P", "prefork", "-c",
             str(processes), "-Q", "drain", "--without-gossip", "--without-mingle", "--without-heartbeat",
-            "-l", "ERROR", "-q",
+            "-l", "ERROR",
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

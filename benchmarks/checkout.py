@@ -11,14 +11,14 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from kombu import Queue
+from kombu.entity import Queue
 
 from benchmarks import rows
 from benchmarks.shop.models import check_out
 from django_koomalooma import wakeup
 
 _numbers = itertools.count(1)
-_prefix = f"{random.getrandbits(40):x}"  # noqa: S311 - order numbers
+_prefix = f"{random.getrandbits(40):x}"
 
 
 def prepare(customers: int) -> None:
@@ -31,7 +31,7 @@ def connect(broker: str) -> None:
     app = Celery("shop", broker=broker)
     # A queue of our own, which goes away by itself.
     app.conf.task_default_queue = "koomalooma-bench"
-    app.conf.task_queues = [Queue("koomalooma-bench", queue_arguments={"x-expires": 30_000})]
+    app.conf.task_queues = [Queue("koomalooma-bench", queue_arguments={"x-expires": 30_000})]  # type: ignore[no-untyped-call]  # kombu has no types
     app.set_default()
     settings.KOOMALOOMA_WAKE_UP = True
     wakeup.QUIET = wakeup.BACK_OFF = 0.05
@@ -45,7 +45,7 @@ def orders(count: int) -> list[float]:
 def duel(count: int) -> dict[str, list[float]]:
     """Return the seconds of so many orders with us and as many without, in an order left to chance."""
     seen: dict[str, list[float]] = {"with": [], "without": []}
-    chance = random.Random(count)  # noqa: S311 - an order of play
+    chance = random.Random(count)
     for _ in range(count):
         for earns in chance.sample([True, False], 2):
             seen["with" if earns else "without"].append(_order(earns=earns))

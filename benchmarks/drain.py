@@ -1,4 +1,4 @@
-"""What a delivery run takes for a backlog, against a bare loop of the same calls: plays in a process of its own."""
+"""What a delivery run takes for a backlog, against a bare loop of the same calls: in its own process."""
 
 from __future__ import annotations
 
@@ -28,14 +28,20 @@ def _cpu() -> float:
 
 
 class _Statements:
-    """Counts what goes to the database: each set of values of an executemany is one."""
+    """Counts what is asked of the database driver; BEGIN and COMMIT are not."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        self.count += len(params) if many else 1
+        self.count += 1
         return execute(sql, params, many, context)
+
+
+def _machine() -> tuple[float, float]:
+    with open("/proc/stat") as file:
+        ticks = [int(field) for field in file.readline().split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def loop(count: int) -> dict[str, float]:
@@ -69,10 +75,11 @@ def deliver(
     settings.KOOMALOOMA_CONCURRENCY = concurrency
     settings.KOOMALOOMA_RUNS = runs
     statements = _Statements()
-    cpu, started = _cpu(), time.perf_counter()
+    cpu, machine, started = _cpu(), _machine(), time.perf_counter()
     with connection.execute_wrapper(statements):
         run = deliver_due(seconds=600)
     seconds = time.perf_counter() - started
+    idle, ticks = (after - before for after, before in zip(_machine(), machine, strict=True))
     if run.stopped or (not prepared and run.issued != count):
         raise RuntimeError(f"{run}")
     return {
@@ -81,6 +88,7 @@ def deliver(
         "rate": run.issued / seconds,
         "cpu": (_cpu() - cpu) / max(run.issued, 1),
         "busy": (_cpu() - cpu) / seconds,
+        "idle": idle / max(ticks, 1),
         "statements": statements.count / max(run.issued, 1),
     }
 
@@ -98,7 +106,8 @@ def lock_waits(seconds: float) -> int:
     while time.monotonic() < until:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
             seen += cursor.fetchone()[0]
         time.sleep(0.01)

@@ -35,7 +35,7 @@ def take_turns(
     players: dict[str, Callable[[], float]], rounds: int, *, seed: int = 1
 ) -> dict[str, list[float]]:
     """Let each play once in every round, in an order that changes, after one round that does not count."""
-    chance = random.Random(seed)  # noqa: S311 - an order of play, not a secret
+    chance = random.Random(seed)
     seen: dict[str, list[float]] = {name: [] for name in players}
     for number in range(rounds + 1):
         for name in chance.sample(list(players), len(players)):

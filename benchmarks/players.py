@@ -1,4 +1,4 @@
-"""Processes that measure when they are told to: each has its own settings, and all can be compared in turns."""
+"""Processes that measure when told to: each has its own settings, and all can be compared in turns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Player:
             stdout=subprocess.PIPE,
             text=True,
             cwd=root,
-            env=os.environ | {"DJANGO_SETTINGS_MODULE": "benchmarks.settings"} | environment,
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "benchmarks.settings"} | dict(environment),
         )
         self.pid = self._process.pid
 
@@ -88,7 +88,7 @@ def main(name: str) -> None:
         function, args, kwargs = json.loads(line)
         try:
             reply = ["", getattr(module, function)(*args, **kwargs)]
-        except Exception:  # noqa: BLE001 - told to the process that asked
+        except Exception:
             reply = [traceback.format_exc(), None]
         answers.write(json.dumps(reply) + "\n")
         answers.flush()

@@ -50,7 +50,7 @@ def _vendors(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _times(figure: dict[str, float]) -> str:
-    return f"{figure['median']:.2f} × ({figure['low']:.2f} to {figure['high']:.2f})"
+    return f"{figure['median']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
 
 
 def _verdict(value: float, reach: float, stretch: float | None = None, *, most: bool = True) -> str:
@@ -65,19 +65,13 @@ def _verdict(value: float, reach: float, stretch: float | None = None, *, most: 
 def _page(results: dict[str, Any]) -> Iterator[str]:
     title = "What it costs, and how fast it delivers"
     yield from (MARK, "", title, "=" * len(title), "")
-    yield from (
-        "Each figure is a ratio between two things measured in turns, in one run, on one machine: absolute",
-        "figures of a machine with noisy neighbours say little. A ratio is the median of its pairs; the middle",
-        "half of them stands in brackets. All safety is on: leases and attempts committed before the first byte,",
-        "the wire flag, guarded records, the lease's clock.",
-        "",
-    )
+    yield from _prose("intro")
     yield from _table(
         ("What", "Result", "To reach", "Reached"),
         [row for part in (_checkout, _broker, _drain, _celery, _latency, _tables, _runs, _memory, _setup)
          for row in part(results)],
     )  # fmt: skip
-    yield from _notes()
+    yield from _prose("notes")
     if "latency" in results:
         yield from _section("Delivery rate against latency")
         yield from (f".. image:: {LATENCY_PLOT}", "   :alt: Delivery rate against the latency of the API", "")
@@ -107,8 +101,9 @@ def _checkout(results: dict[str, Any]) -> Iterator[Row]:
         figure = one["ratio"]
         added = ", ".join(one["added"])
         yield (
-            f"An order saved and paid, with the app against without, {name}", f"{_times(figure)}; adds {added}",
-            "at most 1.8 ×; stretch 1.5 ×", _verdict(figure["median"], 1.8, 1.5),
+            f"An order saved and paid, with the app against without, {name}",
+            f"{_times(figure)}; adds {added}",
+            "at most 1.8; stretch 1.5", _verdict(figure["median"], 1.8, 1.5),
         )  # fmt: skip
 
 
@@ -119,7 +114,7 @@ def _broker(results: dict[str, Any]) -> Iterator[Row]:
             yield (
                 f"An order while {fault.replace(' ', ' is ', 1)}, against a healthy broker",
                 f"median {_times(one['median'])}, slowest of a block {_times(one['worst'])}",
-                "at most 1.1 ×", _verdict(value, 1.1),
+                "at most 1.1", _verdict(value, 1.1),
             )  # fmt: skip
 
 
@@ -127,8 +122,9 @@ def _drain(results: dict[str, Any]) -> Iterator[Row]:
     for name, one in _vendors(results.get("drain", {})):
         reach = 0.8 if name == "PostgreSQL" else 1.0
         yield (
-            f"A backlog at no latency, against a bare ``requests.Session`` loop, {name}", _times(one["ratio"]),
-            f"at least {reach} ×; stretch 1.2 ×", _verdict(one["ratio"]["median"], reach, 1.2, most=False),
+            f"A backlog at no latency, against a bare ``requests.Session`` loop, {name}",
+            _times(one["ratio"]),
+            f"at least {reach}; stretch 1.2", _verdict(one["ratio"]["median"], reach, 1.2, most=False),
         )  # fmt: skip
         yield (
             f"Statements for each row of it, {name}", f"{one['statements']:.2f}",
@@ -142,15 +138,15 @@ def _celery(results: dict[str, Any]) -> Iterator[Row]:
             continue
         yield (
             f"The same in a Celery worker (one process), {name}", _times(one["against_loop"]),
-            "at least 0.7 ×; stretch 1.2 ×", _verdict(one["against_loop"]["median"], 0.7, 1.2, most=False),
+            "at least 0.7; stretch 1.2", _verdict(one["against_loop"]["median"], 0.7, 1.2, most=False),
         )  # fmt: skip
         yield (
             f"Against a Celery task for each commitment: rate, {name}", _times(one["against_tasks"]),
-            "at least 10 ×; stretch 15 ×", _verdict(one["against_tasks"]["median"], 10, 15, most=False),
+            "at least 10; stretch 15", _verdict(one["against_tasks"]["median"], 10, 15, most=False),
         )  # fmt: skip
         yield (
             f"Against a Celery task for each commitment: CPU of the worker, {name}", _times(one["cpu"]),
-            "at most 0.17 ×", _verdict(one["cpu"]["median"], 0.17),
+            "at most 0.17", _verdict(one["cpu"]["median"], 0.17),
         )  # fmt: skip
 
 
@@ -162,7 +158,7 @@ def _latency(results: dict[str, Any]) -> Iterator[Row]:
             part, wait = point["rate"]["median"] / point["ideal"], f"{point['latency'] * 1000:g} ms"
             yield (
                 f"Delivery at {wait}, 32 in flight, as a part of 32 / {wait}, {name}",
-                f"{part:.2f}, one core {point['busy']:.0%} busy",
+                f"{part:.2f}; one core {point['busy']:.0%} busy, machine {point['idle']:.0%} idle",
                 "at least 0.8 until the CPU is full; stretch 0.9", _verdict(part, 0.8, 0.9, most=False),
             )  # fmt: skip
             if point["latency"] == 0.1:
@@ -179,13 +175,13 @@ def _tables(results: dict[str, Any]) -> Iterator[Row]:
             for number, figures in sizes[1:]:
                 yield (
                     f"A lease from {int(number):,} rows, {text}, against {int(sizes[0][0]):,}, {name}",
-                    _times(figures["ratio"]), f"at most {reach} ×; stretch 1.5 ×",
+                    _times(figures["ratio"]), f"at most {reach}; stretch 1.5",
                     _verdict(figures["ratio"]["median"], reach, 1.5),
                 )  # fmt: skip
         worst = max(one["pages"].values(), key=lambda page: page["ratio"]["median"])["ratio"]
         yield (
             f"The staff's list over {one['listed']:,} rows against 200, its slowest view, {name}",
-            _times(worst), "at most 1.3 ×; stretch 1.1 ×", _verdict(worst["median"], 1.3, 1.1),
+            _times(worst), "at most 1.3; stretch 1.1", _verdict(worst["median"], 1.3, 1.1),
         )  # fmt: skip
         most = max(page["statements"] for page in one["pages"].values())
         yield (f"Statements of such a view, {name}", str(most), "at most 4", _verdict(most, 4))
@@ -219,18 +215,19 @@ def _setup(results: dict[str, Any]) -> Iterator[Row]:
 
 def _latency_table(result: dict[str, Any]) -> Iterator[str]:
     yield from _table(
-        ("Database", "Latency", "In flight", "Part of what the window allows", "One core busy", "Statements a row"),
+        ("Database", "Latency", "In flight", "Part of the ideal", "Core busy", "Machine idle", "Statements"),
         [
             (
                 name, f"{point['latency'] * 1000:g} ms", str(point["window"]),
-                f"{point['rate']['median'] / point['ideal']:.2f}" if point["ideal"] else "–",
-                f"{point['busy']:.0%}", f"{point['statements']:.2f}",
+                f"{point['rate']['median'] / point['ideal']:.2f}" if point["ideal"] else "-",
+                f"{point['busy']:.0%}", f"{point['idle']:.0%}", f"{point['statements']:.2f}",
             )
             for name, one in _vendors(result) for point in one["points"]
         ],
     )  # fmt: skip
     yield from (
-        "Where a core is near 100 % busy, it is full: a window cannot make one Python process faster than that.",
+        "A Python process is full where a core is busy; everything is where the machine is hardly idle: the",
+        "API, the database and other programs run on the same cores.",
         "",
     )
 
@@ -244,9 +241,8 @@ def _page_table(result: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _notes() -> Iterator[str]:
-    notes = ROOT / "benchmarks" / "notes.rst"
-    yield from (*notes.read_text().splitlines(), "")
+def _prose(name: str) -> Iterator[str]:
+    yield from (*(ROOT / "benchmarks" / f"{name}.rst").read_text().splitlines(), "")
 
 
 def _method(results: dict[str, Any]) -> Iterator[str]:
@@ -255,21 +251,14 @@ def _method(results: dict[str, Any]) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in sorted(machine.get("versions", {}).items()))
     sizes = sorted({f"{part['size']} ({name})" for name, part in results.items() if "size" in part})
     loads = sorted(part["load"] for part in results.values() if "load" in part)
+    yield from (ROOT / "benchmarks" / "method.rst").read_text().splitlines()
     yield from (
-        "- ``tox run -e bench`` measures and writes this page; ``-- --full`` takes its time, ``-- --quick`` does not.",
-        "- What is compared plays in turns, in an order that chance gives anew in each round; the first round does",
-        "  not count. Each player is a process of its own where settings or databases differ.",
-        "- The API is a local process that answers at once with all fifteen fields of a Commitment; its own limit",
-        f"  was {round(limit, -2):,.0f} answers a second to bare sockets.",
-        "- The backlog: each order by another customer, all known to koomalooma, one second's worth apart, spread",
-        f"  over 5,000 customers. SQLite is a file with a write-ahead log. PostgreSQL has its defaults, ``fsync`` on.",
-        "- The bare loop is one ``requests.Session``, one call after the other, keep-alive, and reads the JSON.",
-        "- A statement is one that the database gets: each set of values of an ``executemany`` counts as one.",
-        "- CPU is that of the worker's processes, without database and API.",
+        "- The API is a local process that answers at once with all fifteen fields of a Commitment; its own",
+        f"  limit was {round(limit, -2):,.0f} answers a second to bare sockets.",
         f"- Machine: {machine.get('cores', '?')} cores, {machine.get('system', '?')}; {versions}.",
         f"- Sizes: {', '.join(sizes)}.",
-        f"- Other programs were running: the machine's load before the parts was {loads[0] if loads else 0} to "
-        f"{loads[-1] if loads else 0}.",
+        "- Other programs were running: the load of the machine before each part was between"
+        f" {loads[0] if loads else 0} and {loads[-1] if loads else 0}.",
     )
 
 

@@ -47,14 +47,16 @@ def grow_customers(total: int) -> None:
     now = timezone.now()
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO auth_user (id, username, first_name, last_name, email, password, is_superuser, is_staff,"
-            " is_active, date_joined) SELECT n, 'shopper' || n, '', '', 'shopper' || n || '@example.com', '',"
-            f" %s, %s, %s, %s FROM {series}",  # noqa: S608 - made of numbers
+            "INSERT INTO auth_user (id, username, first_name, last_name, email, password, is_superuser,"
+            " is_staff, is_active, date_joined) SELECT n, 'shopper' || n, '', '',"
+            " 'shopper' || n || '@example.com', '',"
+            f" %s, %s, %s, %s FROM {series}",
             [False, False, True, now],
         )
         cursor.execute(
-            "INSERT INTO koomalooma_koomaloomauser (user_id, partner_user_id, remote_id, registered_session_id,"
-            f" registered_at, created_at) SELECT n, {name}, 'remote-' || n, 'session', %s, %s FROM {series}",  # noqa: S608 - made of numbers
+            "INSERT INTO koomalooma_koomaloomauser (user_id, partner_user_id, remote_id,"
+            " registered_session_id, registered_at, created_at)"
+            f" SELECT n, {name}, 'remote-' || n, 'session', %s, %s FROM {series}",
             [now, now],
         )
         _carry_on(cursor, "auth_user")
@@ -63,11 +65,11 @@ def grow_customers(total: int) -> None:
 def _carry_on(cursor: Any, table: str) -> None:
     """Let PostgreSQL number on from the rows that were put in with numbers."""
     if connection.vendor == "postgresql":
-        cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")  # noqa: S608 - our own table
+        cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")
 
 
 def queue(count: int, *, customers: int, hours_ago: int = 24) -> None:
-    """Put commitments into the queue, all due, each a second after the one before, spread over the customers."""
+    """Put commitments into the queue, all due, one after the other, spread over the customers."""
     _insert(count, customers, "queued", hours_ago)
 
 
@@ -144,7 +146,7 @@ def _insert(count: int, customers: int, status: str, hours_ago: int) -> None:
     names = ", ".join(f'"{name}"' for name in columns)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO koomalooma_commitment ({names}) SELECT {', '.join(columns.values())}"  # noqa: S608 - no value comes from outside
+            f"INSERT INTO koomalooma_commitment ({names}) SELECT {', '.join(columns.values())}"
             f" FROM (SELECT n, {at} AS at FROM {series}) AS rows".replace(" % ", " %% "),
             [start],
         )

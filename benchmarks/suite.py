@@ -5,151 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import tempfile
+from collections.abc import Callable
 
 from benchmarks import api, celery_app, databases, startup
 from benchmarks.figures import Figure, ratio, take_turns
+from benchmarks.orders import Result, broker, checkout, own_redis
 from benchmarks.players import Player
-from tests import broker_faults, services
+from benchmarks.sizes import Size
+from tests import services
 
-Result = dict[str, Any]
 CUSTOMERS = 5000
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How long it is measured."""
-
-    name: str
-    rounds: int
-    orders: int
-    backlog: int
-    seconds: float
-    tables: tuple[int, ...]
-    memory: int
-    latencies: tuple[float, ...]
-    windows: tuple[int, ...]
-
-
-SIZES = {
-    "smallest": Size("smallest", 1, 5, 40, 0.2, (300, 600), 1500, (0.0, 0.02), (32,)),
-    "quick": Size("quick", 4, 150, 800, 2.0, (10_000, 100_000), 10_000, (0.0, 0.02, 0.1), (32, 64)),
-    "full": Size(
-        "full",
-        8,
-        600,
-        2000,
-        4.0,
-        (10_000, 1_000_000, 5_000_000),
-        100_000,
-        (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
-        (8, 32, 64, 128),
-    ),
-}
-
-
-def checkout(vendor: str, size: Size) -> Result:
-    """Compare an order with us and without; a healthy broker is told of each."""
-    with (
-        databases.made(vendor) as url,
-        Player("checkout", {"DATABASE_URL": url}) as shop,
-        _redis() as redis,
-    ):
-        shop.call("prepare", 200)
-        if redis:
-            shop.call("connect", redis.url)
-        shop.call("duel", 20)
-        seen = [shop.call("duel", max(size.orders // 10, 5)) for _ in range(10)]
-        added = shop.call("added_statements")
-    medians = {name: [statistics.median(block[name]) for block in seen] for name in ("with", "without")}
-    return {
-        "ratio": ratio(medians["with"], medians["without"]).as_dict(),
-        "milliseconds": 1000 * statistics.median(medians["without"]),
-        "added": added,
-    }
-
-
-def broker(vendor: str, size: Size) -> Result:
-    """Compare orders while the broker is dead with orders while it is well: six ways to be dead."""
-    results: Result = {}
-    with contextlib.ExitStack() as stack:
-        url = stack.enter_context(databases.made(vendor))
-        stack.enter_context(Player("checkout", {"DATABASE_URL": url})).call("prepare", 200)
-        for kind, faults in _brokers(stack).items():
-            healthy = stack.enter_context(Player("checkout", {"DATABASE_URL": url}))
-            healthy.call("connect", *faults.pop("healthy"))
-            for name, where in faults.items():
-                shop = stack.enter_context(Player("checkout", {"DATABASE_URL": url}))
-                shop.call("connect", *where)
-                blocks: dict[str, list[list[float]]] = {"dead": [], "healthy": []}
-
-                def play(who: Player, label: str, seen: dict[str, list[list[float]]] = blocks) -> float:
-                    seen[label].append(who.call("orders", max(size.orders // 6, 5)))
-                    return 0.0
-
-                take_turns(
-                    {
-                        "dead": lambda shop=shop, play=play: play(shop, "dead"),  # type: ignore[misc]
-                        "healthy": lambda healthy=healthy, play=play: play(healthy, "healthy"),  # type: ignore[misc]
-                    },
-                    size.rounds,
-                )
-                results[f"{kind} {name}"] = {
-                    "median": _of_blocks(blocks, statistics.median),
-                    "worst": _of_blocks(blocks, max),
-                    "worst_ms": 1000 * max(itertools.chain(*blocks["dead"][1:])),
-                    "worst_healthy_ms": 1000 * max(itertools.chain(*blocks["healthy"][1:])),
-                }
-    return results
-
-
-def _of_blocks(blocks: dict[str, list[list[float]]], summary: Callable[[list[float]], float]) -> Result:
-    dead, healthy = ([summary(block) for block in blocks[name][1:]] for name in ("dead", "healthy"))
-    return ratio(dead, healthy).as_dict()
-
-
-def _brokers(stack: contextlib.ExitStack) -> dict[str, dict[str, list[Any]]]:
-    refused = stack.enter_context(broker_faults.refused_port())
-    hole = stack.enter_context(broker_faults.black_hole())
-    found: dict[str, dict[str, list[Any]]] = {}
-    with contextlib.suppress(FileNotFoundError):
-        well, frozen = (stack.enter_context(broker_faults.ThrowawayRedis()) for _ in range(2))
-        frozen.freeze()
-        found["Redis"] = {
-            "healthy": [well.url],
-            "refused": [f"redis://127.0.0.1:{refused}/0"],
-            "black hole": [f"redis://127.0.0.1:{hole}/0"],
-            "frozen": [frozen.url],
-        }
-    if not services.no_rabbitmq():
-        port = int(services.RABBITMQ.rpartition(":")[2].split("/")[0])
-        proxies = [stack.enter_context(broker_faults.Proxy(port)) for _ in range(2)]
-        proxies[1].freeze()
-
-        def at(port: int) -> list[Any]:
-            # Queues of our own kind: a temporary one, gone with its connection.
-            return [f"amqp://guest:guest@127.0.0.1:{port}//"]
-
-        found["RabbitMQ"] = {
-            "healthy": at(proxies[0].port),
-            "refused": at(refused),
-            "black hole": at(hole),
-            "frozen": at(proxies[1].port),
-        }
-    return found
-
-
-@contextlib.contextmanager
-def _redis() -> Iterator[broker_faults.ThrowawayRedis | None]:
-    try:
-        redis = broker_faults.ThrowawayRedis()
-    except FileNotFoundError:
-        yield None
-        return
-    with redis:
-        yield redis
 
 
 def drain(vendor: str, size: Size) -> Result:
@@ -171,6 +37,7 @@ def drain(vendor: str, size: Size) -> Result:
         "loop": statistics.median(seen["loop"]),
         "statements": statistics.median(run["statements"] for run in runs[1:]),
         "busy": statistics.median(run["busy"] for run in runs[1:]),
+        "idle": statistics.median(run["idle"] for run in runs[1:]),
         "limit": limit,
     }
 
@@ -195,6 +62,7 @@ def latency(vendor: str, size: Size) -> Result:
                     "ideal": ideal,
                     "rate": Figure.of([run["rate"] for run in runs]).as_dict(),
                     "busy": statistics.median(run["busy"] for run in runs),
+                    "idle": statistics.median(run["idle"] for run in runs),
                     "statements": statistics.median(run["statements"] for run in runs),
                 }
             )
@@ -204,7 +72,7 @@ def latency(vendor: str, size: Size) -> Result:
 def celery(vendor: str, size: Size) -> Result:
     """Compare our task in a Celery worker with a bare loop, and with a task for each commitment."""
     with contextlib.ExitStack() as stack:
-        redis = stack.enter_context(_redis())
+        redis = stack.enter_context(own_redis())
         if redis is None:
             return {"missing": "redis-server is not installed"}
         server = stack.enter_context(api.running())
@@ -338,9 +206,10 @@ def memory(vendor: str, size: Size) -> Result:
 def setup(size: Size) -> Result:
     """Compare ``django.setup()`` with us and without, in fresh interpreters."""
     figures: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-    for _ in range(size.rounds + 1):
-        for ours in (True, False):
-            figures[ours].append(startup.once(ours=ours))
+    with tempfile.TemporaryDirectory(prefix="koo_bench_") as cache:
+        for _ in range(2 * size.rounds + 1):
+            for ours in (True, False):
+                figures[ours].append(startup.once(cache, ours=ours))
     pairs = list(zip(figures[True][1:], figures[False][1:], strict=True))
     return {
         name: Figure.of([one[name] - other[name] for one, other in pairs]).as_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import statistics
 import time
 from typing import Any
@@ -38,11 +39,11 @@ def lease_empty(times: int) -> float:
     """Return the median seconds of a lease that finds nothing."""
     hold = Commitment.objects.filter(status="queued")
     due = list(hold.values_list("pk", flat=True))
-    hold.update(due_at=timezone.now() + timezone.timedelta(days=1))
+    hold.update(due_at=timezone.now() + dt.timedelta(days=1))
     try:
         return _lease(times, 0)
     finally:
-        Commitment.objects.filter(pk__in=due).update(due_at=timezone.now() - timezone.timedelta(hours=1))
+        Commitment.objects.filter(pk__in=due).update(due_at=timezone.now() - dt.timedelta(hours=1))
 
 
 def lease_due(times: int) -> float:
@@ -61,7 +62,7 @@ def _lease(times: int, expected: int) -> float:
             raise RuntimeError(f"{len(calls)} leased, {expected} expected")
         pks = [call.pk for call in calls]
         DeliveryAttempt.objects.filter(commitment__in=pks)._raw_delete(connection.alias)
-        past = timezone.now() - timezone.timedelta(hours=1)
+        past = timezone.now() - dt.timedelta(hours=1)
         Commitment.objects.filter(pk__in=pks).update(status="queued", due_at=past, lease=None, tries=0)
     return statistics.median(seen)
 

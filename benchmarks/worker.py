@@ -1,4 +1,4 @@
-"""Our task in a Celery worker beside the usual way, one task per commitment: plays in a process of its own."""
+"""Our task in a Celery worker beside the usual way, one task per commitment: plays in its own process."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def drain(count: int, customers: int, session: int) -> dict[str, float]:
 
 
 def one_by_one(count: int, customers: int, session: int) -> dict[str, float]:
-    """Let one task for each commitment deliver a backlog; the tasks wait in the broker before the clock starts."""
+    """Let one task for each commitment deliver a backlog; they wait in the broker before the clock starts."""
     rows.empty()
     rows.queue(count, customers=customers)
     app.control.cancel_consumer("single", reply=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models, transaction
@@ -20,11 +21,13 @@ class Order(models.Model):
     status = models.CharField(max_length=20, default="new")
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects: ClassVar[models.Manager[Order]] = models.Manager()
+
     class Meta:
         app_label = "shop"
 
     def __str__(self) -> str:
-        return self.number
+        return str(self.number)
 
 
 class Line(models.Model):
@@ -34,6 +37,8 @@ class Line(models.Model):
     article = models.CharField(max_length=40)
     quantity = models.PositiveIntegerField(default=1)
     price = models.DecimalField(max_digits=12, decimal_places=2)
+
+    objects: ClassVar[models.Manager[Line]] = models.Manager()
 
     class Meta:
         app_label = "shop"
