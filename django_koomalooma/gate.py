@@ -20,7 +20,7 @@ from django.utils import timezone
 from .client import Verdict
 from .conf import conf
 from .exceptions import ConfigurationError
-from .models import Commitment, Gate
+from .models import Commitment, Gate, KoomaloomaUser
 from .querysets import database_now
 from .signals import queue_resumed, queue_stopped
 
@@ -50,8 +50,11 @@ PROBE_MINUTES = (1, 2, 5, 15, 30, 60)
 LIMITS = {Verdict.NOT_SENT: 5, Verdict.REFUSED: 5, Verdict.IN_DOUBT: 3}
 WARN_AT = 0.8
 MOVED = (
-    "The database or the partner id is another one than before. Decide: this is the live shop, moved; "
-    "or this is a copy, which never sends."
+    "The {what} is another one than before. "
+    "Decide: this is the live shop; or this is a copy, which never sends."
+)
+TOKEN_IS_THERE = (
+    "The token is there now. The next delivery run goes on, or asks what to do with what was recorded."
 )
 RUN_SLOT = dt.timedelta(seconds=40)
 
@@ -84,6 +87,8 @@ def state() -> State:
     gate = read()
     if gate.code not in NEEDS_PERSON and (missing := _missing_token()):
         return State(False, missing[1], missing[0], gate.since, None, False)
+    if gate.code == Cause.NO_TOKEN:
+        return State(False, gate.code, TOKEN_IS_THERE, gate.since, None, False)
     return State(
         not gate.is_stopped,
         gate.code if gate.is_stopped else "",
@@ -169,9 +174,13 @@ def resume() -> None:
     that was stopped for another reason must not be set off by a click.
     """
     gate = read()
-    if gate.fingerprint not in ("", fingerprint()) and gate.code not in (Cause.MOVED, Cause.COPY):
-        stop(MOVED, Cause.MOVED)
+    moved = _what_moved(gate)
+    if moved and gate.code not in (Cause.MOVED, Cause.COPY):
+        stop(MOVED.format(what=moved), Cause.MOVED)
         return
+    if "partner" in moved:
+        # Another partner's koomalooma does not know our customers, nor we their ids there.
+        KoomaloomaUser.objects.using(gate._state.db).update(registered_at=None, remote_id="")
     _open(gate, fingerprint=fingerprint(), unsent_in_row=0, refused_in_row=0, in_doubt_in_row=0, probes=0)
 
 
@@ -199,15 +208,27 @@ def _open(gate: Gate, **values: object) -> None:
 
 
 def fingerprint() -> str:
-    """Return what tells this database and partner from another.
+    """Return what tells this database and this partner from others, in two halves.
 
     Never machine or path, which change by themselves.
     """
     settings = connections[router.db_for_write(Commitment)].settings_dict
-    parts = [settings["ENGINE"], settings.get("HOST"), settings.get("PORT"), conf.partner_id]
+    parts = [settings["ENGINE"], settings.get("HOST"), settings.get("PORT")]
     if "sqlite" not in settings["ENGINE"]:
         parts.append(settings["NAME"])
-    return hashlib.sha256("\n".join(str(part or "") for part in parts).encode()).hexdigest()
+    database = "\n".join(str(part or "") for part in parts)
+    return "-".join(hashlib.sha256(text.encode()).hexdigest()[:30] for text in (database, conf.partner_id))
+
+
+def _what_moved(gate: Gate) -> str:
+    """Return what is another one than before: ``""``, the database, the partner id, or both."""
+    if not gate.fingerprint:
+        return ""
+    (database, _, partner), (new_database, _, new_partner) = (
+        text.partition("-") for text in (gate.fingerprint, fingerprint())
+    )
+    changed = {"database": database != new_database, "partner id": partner != new_partner}
+    return " and the ".join(name for name, is_new in changed.items() if is_new)
 
 
 def look() -> Gate:
@@ -232,8 +253,8 @@ def look() -> Gate:
             )
             return read()
         Gate.objects.using(using).filter(pk=gate.pk).update(fingerprint=fingerprint())
-    elif gate.fingerprint != fingerprint():
-        stop(MOVED, Cause.MOVED)
+    elif moved := _what_moved(gate):
+        stop(MOVED.format(what=moved), Cause.MOVED)
         return read()
     now = database_now(using)
     if gate.is_stopped and (

@@ -140,8 +140,9 @@ class Leasing:
         if new_users or new_hashes:
             users_there = get_user_model()._base_manager.using(self._using).filter(pk__in=new_users)
             alive = set(users_there.values_list("pk", flat=True))
-            fresh = [KoomaloomaUser(user_id=pk) for pk in alive]
-            fresh += [KoomaloomaUser(email_hash=text) for text in new_hashes]
+            # In one order in all runs, so that two who make the same customers do not deadlock.
+            fresh = [KoomaloomaUser(user_id=pk) for pk in sorted(alive)]
+            fresh += [KoomaloomaUser(email_hash=text) for text in sorted(new_hashes)]
             # Another run may make the same customer at this moment; whoever came first is read back.
             self._users.bulk_create(fresh, ignore_conflicts=True)
             known |= self._read_customers(new_users, new_hashes)
@@ -218,6 +219,8 @@ class Leasing:
             return None
         refusals = {}
         for row in self._rows.due(now)[:room]:
+            if row.withdrawn_at is not None or (row.user_id is None and not row.email_hash):
+                continue  # cancelled anyway
             try:
                 with transaction.atomic(using=self._using):
                     refusal = self._policy.refusal(row) or ""

@@ -47,7 +47,7 @@ def test_the_first_settings_are_six_lines_and_wire_a_shop() -> None:
     assert names["INSTALLED_APPS"] == ["django_koomalooma"]
     assert names["KOOMALOOMA_API_TOKEN"] == ""
     (trigger,) = names["KOOMALOOMA_TRIGGERS"]
-    assert set(trigger["event"]) == {"reference", "user", "value", "occurred_at"}
+    assert set(trigger["event"]) == {"reference", "user", "value", "refunded", "occurred_at"}
 
 
 def test_the_beat_entry_names_the_task() -> None:

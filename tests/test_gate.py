@@ -14,10 +14,10 @@ from django_koomalooma import gate
 from django_koomalooma.client import Verdict
 from django_koomalooma.delivery import deliver_due
 from django_koomalooma.earning import earn
-from django_koomalooma.models import Commitment, Gate
+from django_koomalooma.models import Commitment, Gate, KoomaloomaUser
 from django_koomalooma.sandbox import Sandbox
 from django_koomalooma.signals import queue_resumed, queue_stopped
-from tests.factories import CampaignFactory, CommitmentFactory, make_event
+from tests.factories import CampaignFactory, CommitmentFactory, UserFactory, make_event
 
 pytestmark = pytest.mark.django_db
 
@@ -126,6 +126,16 @@ def test_a_first_token_with_nothing_recorded_starts_by_itself(sandbox: Sandbox, 
     run = deliver_due()
 
     assert run.issued == 1
+
+
+def test_the_state_does_not_ask_for_a_token_that_is_there(sandbox: Sandbox, settings: Settings) -> None:
+    settings.KOOMALOOMA_API_TOKEN = ""
+    deliver_due()
+    settings.KOOMALOOMA_API_TOKEN = "sandbox-token"
+
+    state = gate.state()
+
+    assert (state.is_sending, state.reason) == (False, gate.TOKEN_IS_THERE)
 
 
 def test_a_token_that_was_lost_and_is_back_asks_nobody(sandbox: Sandbox, settings: Settings) -> None:
@@ -268,7 +278,7 @@ def test_a_pause_that_falls_into_an_automatic_stop_stands(monkeypatch: pytest.Mo
     gate.stop("We count the till.")
     monkeypatch.setattr(gate, "read", lambda: before)
 
-    gate.stop(gate.MOVED, gate.Cause.MOVED)
+    gate.stop("The database is another one.", gate.Cause.MOVED)
 
     assert Gate.objects.get().code == "person"
 
@@ -367,6 +377,37 @@ def test_a_changed_partner_or_database_sends_nothing_until_a_person_decides(
 
     assert (asked.leased, state.code, state.needs_person) == (0, "moved", True)
     assert run.issued == 1
+
+
+def test_with_another_partner_every_customer_is_made_known_again(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    user, campaign = UserFactory(), CampaignFactory()
+    CommitmentFactory(user=user, campaign=campaign)
+    deliver_due()
+    CommitmentFactory(user=user, campaign=campaign)
+    with Sandbox(durable=False, partner_id="live-partner", token="live-token") as live:
+        for name, value in live.settings().items():
+            setattr(settings, name, value)
+
+        asked = deliver_due().stopped
+        gate.resume()
+        run = deliver_due()
+
+        assert asked.startswith("The partner id is another one than before.")
+        assert (run.issued, len(live.users())) == (1, 1)
+
+
+def test_a_moved_database_keeps_its_customers(sandbox: Sandbox) -> None:
+    row = CommitmentFactory()
+    deliver_due()
+    Gate.objects.update(fingerprint="0" * 30 + "-" + gate.fingerprint().partition("-")[2])
+
+    asked = deliver_due().stopped
+    gate.resume()
+
+    assert asked.startswith("The database is another one than before.")
+    assert KoomaloomaUser.objects.get(user=row.user).registered_at is not None
 
 
 def test_a_copy_never_sends(sandbox: Sandbox) -> None:
