@@ -119,17 +119,18 @@ def _broker(results: dict[str, Any]) -> Iterator[Row]:
 
 
 def _drain(results: dict[str, Any]) -> Iterator[Row]:
-    for name, one in _vendors(results.get("drain", {})):
+    for name, part in _vendors(results.get("drain", {})):
         reach = 0.8 if name == "PostgreSQL" else 1.0
-        yield (
-            f"A backlog at no latency, against a bare ``requests.Session`` loop, {name}",
-            _times(one["ratio"]),
-            f"at least {reach}; stretch 1.2", _verdict(one["ratio"]["median"], reach, 1.2, most=False),
-        )  # fmt: skip
-        yield (
-            f"Statements for each row of it, {name}", f"{one['statements']:.2f}",
-            "at most 0.5; stretch 0.2", _verdict(one["statements"], 0.5, 0.2),
-        )  # fmt: skip
+        for window, one in part["windows"].items():
+            yield (
+                f"A backlog at no latency, ``CONCURRENCY`` {window}, against a bare loop, {name}",
+                f"{_times(one['ratio'])}; machine {one['idle']:.0%} idle",
+                f"at least {reach}; stretch 1.2", _verdict(one["ratio"]["median"], reach, 1.2, most=False),
+            )  # fmt: skip
+            yield (
+                f"Statements for each row of it, {name}", f"{one['statements']:.2f}",
+                "at most 0.5; stretch 0.2", _verdict(one["statements"], 0.5, 0.2),
+            )  # fmt: skip
 
 
 def _celery(results: dict[str, Any]) -> Iterator[Row]:

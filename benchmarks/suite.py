@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import statistics
 import tempfile
@@ -16,29 +17,35 @@ from benchmarks.sizes import Size
 from tests import services
 
 CUSTOMERS = 5000
+WINDOWS = (32, 128)
 
 
 def drain(vendor: str, size: Size) -> Result:
     """Compare a delivery run at no latency with a bare loop of the same calls, in one process."""
     with api.running() as server, databases.made(vendor) as url, _drainer(url, server) as player:
         player.call("prepare", CUSTOMERS)
-        runs: list[Result] = []
+        runs: dict[int, list[Result]] = {window: [] for window in WINDOWS}
 
-        def deliver() -> float:
-            runs.append(player.call("deliver", size.backlog, customers=CUSTOMERS))
-            return float(runs[-1]["rate"])
+        def deliver(window: int) -> float:
+            runs[window].append(player.call("deliver", size.backlog, customers=CUSTOMERS, concurrency=window))
+            return float(runs[window][-1]["rate"])
 
         seen = take_turns(
-            {"run": deliver, "loop": lambda: float(player.call("loop", size.backlog)["rate"])}, size.rounds
+            {str(window): functools.partial(deliver, window) for window in WINDOWS}
+            | {"loop": lambda: float(player.call("loop", size.backlog)["rate"])},
+            size.rounds,
         )
         limit = server.measure_limit(size.seconds)
     return {
-        "ratio": ratio(seen["run"], seen["loop"]).as_dict(),
-        "loop": statistics.median(seen["loop"]),
-        "statements": statistics.median(run["statements"] for run in runs[1:]),
-        "busy": statistics.median(run["busy"] for run in runs[1:]),
-        "idle": statistics.median(run["idle"] for run in runs[1:]),
         "limit": limit,
+        "windows": {
+            window: {
+                "ratio": ratio(seen[str(window)], seen["loop"]).as_dict(),
+                "statements": statistics.median(run["statements"] for run in done[1:]),
+                "idle": statistics.median(run["idle"] for run in done[1:]),
+            }
+            for window, done in runs.items()
+        },
     }
 
 

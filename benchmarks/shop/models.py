@@ -1,4 +1,4 @@
-"""An order with its lines, and its checkout: saved, then paid, in one transaction."""
+"""An order with its lines, and its checkout: saved, then paid."""
 
 from __future__ import annotations
 
@@ -48,12 +48,17 @@ class Line(models.Model):
 
 
 def check_out(number: str, customer: AbstractBaseUser, *, earns: bool) -> Order:
-    """Save an order of three lines and mark it as paid; with ``earns`` the shop tells us so."""
+    """Save an order of three lines; then, as when the payment's word comes, read it and mark it as paid.
+
+    With ``earns`` the shop tells us so in the second transaction.
+    """
     with transaction.atomic():
         order = Order.objects.create(number=number, customer=customer, total=Decimal("59.97"))
         Line.objects.bulk_create(
             Line(order=order, article=f"article-{n}", price=Decimal("19.99")) for n in range(3)
         )
+    with transaction.atomic():
+        order = Order.objects.select_for_update().get(number=number)
         order.status = "paid"
         order.save(update_fields=["status"])
         if earns:
