@@ -124,7 +124,7 @@ class EarningEvent:
     value: Decimal
     currency: str
     user: Any = None
-    email: str = ""
+    email: str = field(default="", repr=False)
     description: str = ""
     lines: Sequence[Any] = field(default=(), repr=False)
     occurred_at: dt.datetime | None = None
@@ -142,7 +142,8 @@ class EarningEvent:
             raise InvalidEvent(f"currency is {self.currency!r}: give three upper-case letters, as 'EUR'.")
         for name in ("email", "description", "session_id"):
             if not isinstance(getattr(self, name), str):
-                raise InvalidEvent(f"{name} is {getattr(self, name)!r}: give text.")
+                # Without the value: a guest's address must not get into a log.
+                raise InvalidEvent(f"{name} is a {type(getattr(self, name)).__name__}: give text.")
         if self.occurred_at is not None and not isinstance(self.occurred_at, dt.datetime):
             raise InvalidEvent(f"occurred_at is {self.occurred_at!r}: give a datetime.")
 

@@ -65,8 +65,15 @@ def test_an_event_keeps_its_reference_as_text() -> None:
     assert event.reference == "100042"
 
 
-def test_an_event_does_not_show_session_and_lines_in_its_repr() -> None:
-    event = make(session_id="secret-session", lines=("secret-line",))
+def test_an_address_that_cannot_be_used_is_not_quoted() -> None:
+    with pytest.raises(InvalidEvent, match="email is a bytes: give text") as caught:
+        make(email=b"guest@example.com")
+
+    assert "guest" not in str(caught.value)
+
+
+def test_an_event_does_not_show_session_lines_and_address_in_its_repr() -> None:
+    event = make(session_id="secret-session", lines=("secret-line",), email="secret@example.com")
 
     assert "secret" not in repr(event)
 
