@@ -21,7 +21,9 @@ from django_koomalooma.earning import cancel as withdraw
 from django_koomalooma.exceptions import NotAllowed
 from django_koomalooma.history import keep_late_answer
 from django_koomalooma.models import Commitment, Decision
+from django_koomalooma.querysets import CommitmentQuerySet
 from django_koomalooma.replies import read_commitment
+from django_koomalooma.review import sending
 from django_koomalooma.sandbox import Sandbox
 from django_koomalooma.signals import commitment_issued
 from django_koomalooma.statuses import may_become
@@ -481,6 +483,29 @@ def test_first_token_can_mean_only_from_now_on(settings: Settings, sandbox: Sand
     row = Commitment.objects.get(reference="ORDER-1")
     assert (row.status, row.decisions.get().by) == ("cancelled", "ada")
     assert [booking["promotion_goal_description"] for booking in sandbox.bookings()] == [later.description]
+
+
+def test_only_from_now_on_comes_to_an_end_though_a_snapshot_still_shows_what_others_cancelled(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CampaignFactory()
+    token, settings.KOOMALOOMA_API_TOKEN = settings.KOOMALOOMA_API_TOKEN, ""
+    rows = [earn(make_event(reference=str(number))) for number in range(5)]
+    settings.KOOMALOOMA_API_TOKEN = token
+    deliver_due()
+    written: list[dict[str, Any]] = []
+
+    def write_nothing(self: CommitmentQuerySet, **values: Any) -> int:
+        assert len(written) < len(rows), "each row is tried once"
+        written.append(values)
+        return 0
+
+    monkeypatch.setattr(CommitmentQuerySet, "update", write_nothing)
+    monkeypatch.setattr(sending, "_MANY", 2)
+
+    review.only_from_now_on("ada")
+
+    assert [values["status"] for values in written] == ["cancelled"] * 5
 
 
 @pytest.mark.parametrize(

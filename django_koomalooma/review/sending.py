@@ -68,7 +68,10 @@ def _only_from_now_on(by: By, why: str) -> None:
     waiting = Commitment.objects.using(using).filter(
         status=waits, due_at__isnull=False, terms__before_token=True
     )
-    while pks := list(waiting.values_list("pk", flat=True)[:_MANY]):
+    done = 0
+    # Page by page, whatever becomes of the rows: in a transaction with an old snapshot those that others have
+    # cancelled still seem to wait.
+    while pks := list(waiting.filter(pk__gt=done).order_by("pk").values_list("pk", flat=True)[:_MANY]):
         for pk in pks:
             now = database_now(using)
             with transaction.atomic(using=using):
@@ -76,6 +79,7 @@ def _only_from_now_on(by: By, why: str) -> None:
                     keep_decision(
                         pk, "cancel", by, now, why=BEFORE_TOKEN, before=waits, after=cancelled, details={}
                     )
+        done = pks[-1]
     _go_on(by, why)
 
 
