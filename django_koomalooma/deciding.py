@@ -29,6 +29,9 @@ logger = logging.getLogger("django_koomalooma")
 NO_CAMPAIGN = "No campaign rewards this yet."
 DRY_RUN = "Dry run: nothing was sent."
 _CAMPAIGNS_FOR = 10.0
+# The runs go by the database's clock. A web server whose clock is ahead of it would make points wait that
+# long, and the wake-up find nothing to do.
+_CLOCKS_APART = dt.timedelta(minutes=1)
 
 
 class _Campaigns:
@@ -121,7 +124,9 @@ def decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
         row.reason = DRY_RUN
     if not row.reason and row.campaign is not None:
         hold = dt.timedelta(days=row.campaign.hold_days)
-        row.status, row.due_at = CommitmentStatus.QUEUED, max(now, at + hold) if hold else now
+        earliest = now - _CLOCKS_APART
+        row.status = CommitmentStatus.QUEUED
+        row.due_at = max(earliest, at + hold) if hold else earliest
         if not conf.names_token():
             row.terms["before_token"] = True
     return row

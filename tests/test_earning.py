@@ -141,6 +141,18 @@ def test_a_campaign_that_is_new_in_another_process_counts_at_once() -> None:
     assert row.status == CommitmentStatus.QUEUED
 
 
+def test_points_without_a_hold_are_due_even_by_a_clock_that_is_behind() -> None:
+    CampaignFactory()
+    CampaignFactory(goal="review", hold_days=1)
+    long_ago = timezone.now() - dt.timedelta(days=30)
+
+    now = earn(make_event())
+    held = earn(make_event(goal="review", occurred_at=long_ago))
+
+    for row in (now, held):
+        assert row.due_at == row.created_at - dt.timedelta(minutes=1)
+
+
 def test_a_hold_puts_the_points_off_from_the_day_of_the_event() -> None:
     CampaignFactory(hold_days=14)
     paid_at = timezone.now() - dt.timedelta(days=1)
