@@ -13,7 +13,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
-from django.db import DatabaseError, models, router
+from django.db import DatabaseError, models, router, transaction
 from django.db.models.signals import post_delete, post_save
 from django.utils import timezone
 
@@ -248,8 +248,23 @@ def _no_customer(row: Commitment) -> str:
 
 def hash_email(email: str, using: str) -> str:
     """Return the keyed hash that stands for a guest; the key is random and kept in the database."""
+    key = _guest_keys.get(using) or _read_guest_key(using)
+    return hmac.new(key.encode(), email.strip().lower().encode(), hashlib.sha256).hexdigest()
+
+
+_guest_keys: dict[str, str] = {}
+
+
+def _read_guest_key(using: str) -> str:
     gate, _ = Gate.objects.using(using).get_or_create(pk=1)
-    return hmac.new(gate.guest_key.encode(), email.strip().lower().encode(), hashlib.sha256).hexdigest()
+    key: str = gate.guest_key
+
+    def after_commit() -> None:
+        # Not before: a row that was made just now goes with a rollback, and its key with it.
+        _guest_keys[using] = key
+
+    transaction.on_commit(after_commit, using=using)
+    return key
 
 
 def _set_source(row: Commitment, event: EarningEvent, using: str) -> None:

@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
-from django_koomalooma import earning, wakeup
+from django_koomalooma import deciding, earning, wakeup
 from django_koomalooma.earning import amend, cancel, earn
 from django_koomalooma.exceptions import ConfigurationError, InvalidEvent
 from django_koomalooma.models import Campaign, Commitment, make_key
@@ -411,6 +411,25 @@ def test_listeners_hear_of_points_owed_and_may_raise(
         commitment_queued.disconnect(listen)
 
     assert heard == ["ORDER-1"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_key_of_guests_is_read_once_and_kept_only_when_it_is_committed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KOOMALOOMA_GUESTS = True
+    monkeypatch.setattr(deciding, "_guest_keys", {})
+    CampaignFactory()
+    with transaction.atomic():
+        undone = earn(make_event(reference="1", email="guest@example.com"))
+        transaction.set_rollback(True)
+
+    first = earn(make_event(reference="2", email="guest@example.com"))
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        second = earn(make_event(reference="3", email="guest@example.com"))
+
+    assert undone.email_hash != first.email_hash == second.email_hash
+    assert [query["sql"].split()[0] for query in queries][1:-1] == ["SAVEPOINT", "INSERT", "RELEASE"]
 
 
 # -- amend and cancel
