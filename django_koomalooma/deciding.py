@@ -98,9 +98,7 @@ def _match(
 def decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
     """Return the event's row, not saved. What the shop's policy cannot decide is kept, without points."""
     now = timezone.now()
-    at = event.occurred_at or now
-    if timezone.is_aware(now) and timezone.is_naive(at):
-        at = timezone.make_aware(at)
+    at = _read_time(event.occurred_at or now, now)
     row = Commitment(
         key=make_key(event.site, event.goal, event.reference),
         goal=event.goal,
@@ -130,6 +128,14 @@ def decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
         if not conf.names_token():
             row.terms["before_token"] = True
     return row
+
+
+def _read_time(at: dt.datetime, now: dt.datetime) -> dt.datetime:
+    """Return ``at`` as Django keeps times, aware as ``now`` is or not; the project's time zone tells."""
+    if timezone.is_aware(at) == timezone.is_aware(now):
+        return at
+    zone = timezone.get_default_timezone()
+    return timezone.make_naive(at, zone) if timezone.is_aware(at) else timezone.make_aware(at, zone)
 
 
 def _reward(row: Commitment, event: EarningEvent, policy: Policy, using: str) -> str:

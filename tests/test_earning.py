@@ -413,6 +413,26 @@ def test_listeners_hear_of_points_owed_and_may_raise(
     assert heard == ["ORDER-1"]
 
 
+@pytest.mark.parametrize("use_tz", [True, False], ids=["aware", "naive"])
+@pytest.mark.parametrize(
+    "at",
+    [dt.datetime(2026, 7, 1, 10, tzinfo=dt.UTC), dt.datetime(2026, 7, 1, 12)],
+    ids=["told aware", "told naive"],
+)
+def test_a_time_of_either_kind_is_read_in_the_projects_time_zone(
+    at: dt.datetime, use_tz: bool, settings: Settings
+) -> None:
+    settings.USE_TZ = use_tz
+    kept = dt.datetime(2026, 7, 1, 10, tzinfo=dt.UTC) if use_tz else dt.datetime(2026, 7, 1, 12)
+    CampaignFactory(starts_at=kept - dt.timedelta(days=1))
+
+    with timezone.override("Asia/Tokyo"):
+        row = earn(make_event(occurred_at=at))
+
+    assert (row.status, row.reason) == (CommitmentStatus.QUEUED, "")
+    assert Commitment.objects.get().occurred_at == kept
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_key_of_guests_is_read_once_and_kept_only_when_it_is_committed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
