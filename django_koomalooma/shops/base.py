@@ -77,7 +77,7 @@ def guard(where: str, read: Reader) -> Callable[..., None]:
             with shelter():
                 found = read(sender, **kwargs)
             record(found)
-        except Exception as error:  # noqa: BLE001 - logged; the shop's order matters more than our points
+        except Exception as error:  # logged; the shop's order matters more than our points
             log_failure(where, error)
             if is_order_lost():
                 raise

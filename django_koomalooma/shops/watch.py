@@ -147,7 +147,7 @@ class Watch:
             return
         try:
             self._look(sender, saved, kwargs)
-        except Exception as error:  # noqa: BLE001 - logged; the shop's order matters more than our points
+        except Exception as error:  # logged; the shop's order matters more than our points
             log_failure(self.where, error)
             if is_order_lost():
                 raise
