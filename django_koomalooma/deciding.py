@@ -95,8 +95,19 @@ def _match(
     return None, f"Paid in {event.currency}; the campaign is in {running[0].currency}."
 
 
-def decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
-    """Return the event's row, not saved. What the shop's policy cannot decide is kept, without points."""
+class Undecided(DatabaseError):
+    """A query failed while the event was decided, and has spoilt its savepoint: why, in a sentence."""
+
+
+def decide(event: EarningEvent, policy: Policy, using: str, failure: str = "") -> Commitment:
+    """Return the event's row, not saved. What the shop's policy cannot decide is kept, without points.
+
+    Args:
+        failure: Why the event could not be decided at a first try; it then gets no points for that reason.
+
+    Raises:
+        Undecided: A query of the policy failed. Decide again in a new savepoint, with the failure.
+    """
     now = timezone.now()
     at = _read_time(event.occurred_at or now, now)
     row = Commitment(
@@ -117,7 +128,7 @@ def decide(event: EarningEvent, policy: Policy, using: str) -> Commitment:
         row.terms["reference"] = storable(event.reference)
     _set_customer(row, event, using)
     _set_source(row, event, using)
-    row.reason = _no_customer(row) or _reward(row, event, policy, using)
+    row.reason = _no_customer(row) or failure or _reward(row, event, policy, using)
     if not row.reason and conf.mode == "dry_run":
         row.reason = DRY_RUN
     if not row.reason and row.campaign is not None:
@@ -148,8 +159,9 @@ def _reward(row: Commitment, event: EarningEvent, policy: Policy, using: str) ->
             row.description = storable(event.description)[:230]
             row.terms["worth"] = str(_net_value(event, policy))
         return policy.exclusion(event) or reason
-    except DatabaseError:
-        raise
+    except DatabaseError as error:
+        logger.exception("A query failed while %s %s was decided.", event.goal, event.reference)
+        raise Undecided(f"It could not be decided ({type(error).__name__}); see the log.") from error
     except Exception as error:  # the shop's code: the event must leave its row all the same
         logger.exception("KOOMALOOMA_POLICY failed for %s %s.", event.goal, event.reference)
         return f"The shop's policy failed ({type(error).__name__}); see the log."

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
-from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection, transaction
 from django.db.models.signals import pre_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -22,6 +23,7 @@ from django_koomalooma.earning import amend, cancel, earn
 from django_koomalooma.exceptions import ConfigurationError, InvalidEvent
 from django_koomalooma.models import Campaign, Commitment, make_key
 from django_koomalooma.policy import Policy
+from django_koomalooma.querysets import CommitmentQuerySet
 from django_koomalooma.signals import commitment_queued, order_amended, order_cancelled, order_paid
 from django_koomalooma.statuses import CommitmentStatus
 from tests.factories import CampaignFactory, CommitmentFactory, UserFactory, make_event
@@ -433,6 +435,33 @@ def test_a_time_of_either_kind_is_read_in_the_projects_time_zone(
     assert Commitment.objects.get().occurred_at == kept
 
 
+class LookingUpPolicy(Policy):
+    """Asks a table that is not migrated yet."""
+
+    def exclusion(self, event: Any) -> str:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM a_table_that_is_not_there")
+        return ""
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["new", "changed before"])
+def test_an_event_leaves_its_row_when_a_query_of_the_policy_fails(
+    left: bool, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.KOOMALOOMA_POLICY = f"{__name__}.LookingUpPolicy"
+    CampaignFactory()
+    if left:
+        amend("purchase", "ORDER-1", Decimal("60.00"))
+
+    row = earn(make_event())
+
+    row.refresh_from_db()
+    assert (row.status, row.due_at) == (CommitmentStatus.SKIPPED, None)
+    assert row.reason.startswith("It could not be decided (")
+    assert row.net_value == (Decimal("60.00") if left else Decimal("100.00"))
+    assert "A query failed while purchase ORDER-1 was decided." in caplog.text
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_key_of_guests_is_read_once_and_kept_only_when_it_is_committed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -503,6 +532,128 @@ def test_an_amend_before_its_event_is_found_by_it() -> None:
 
     assert (left.status, row.pk) == (CommitmentStatus.SKIPPED, left.pk)
     assert (row.status, row.net_value) == (CommitmentStatus.QUEUED, Decimal("60.00"))
+
+
+def test_an_amend_before_its_event_is_converted_as_one_after_it(settings: Settings) -> None:
+    settings.KOOMALOOMA_POLICY = f"{__name__}.NetPolicy"
+    CampaignFactory()
+    yen = {"value": Decimal(32000), "currency": "JPY"}
+
+    amend("purchase", "before", Decimal(8000))
+    before = earn(make_event(reference="before", **yen))
+    earn(make_event(reference="after", **yen))
+    after = amend("purchase", "after", Decimal(8000))
+
+    for row in (before, after):
+        row.refresh_from_db()
+        assert (row.status, row.net_value, row.currency) == ("queued", Decimal("50.00"), "EUR")
+
+
+def test_an_amend_before_its_event_keeps_the_decimals_that_the_event_has() -> None:
+    CampaignFactory(currency="KWD")
+    amend("purchase", "ORDER-1", Decimal(9))
+    amend("purchase", "ORDER-1", Decimal("1.234"))
+
+    row = earn(make_event(currency="KWD"))
+
+    assert row.net_value == Decimal("1.234")
+
+
+def broken_convert(self: Policy, value: Decimal, currency: str, to: str) -> Decimal:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT rate FROM a_table_that_is_not_there")
+    return value
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [lambda *args: Decimal(-1), lambda *args: None, lambda *args: 1 / 0, broken_convert],
+    ids=["negative", "none", "raises", "query"],
+)
+def test_an_amend_that_the_policy_cannot_convert_counts_at_the_rate_of_its_event(
+    convert: Callable[..., Any], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KOOMALOOMA_POLICY = f"{__name__}.NetPolicy"
+    CampaignFactory()
+    earn(make_event(reference="yen", value=Decimal(32000), currency="JPY"))  # earns for EUR 100
+    earn(make_event(reference="euro"))
+    monkeypatch.setattr(NetPolicy, "convert", convert)
+
+    yen = amend("purchase", "yen", Decimal(8000))
+    euro = amend("purchase", "euro", Decimal("30.00"))
+
+    for row in (yen, euro):
+        row.refresh_from_db()
+    assert (yen.net_value, euro.net_value) == (Decimal("25.00"), Decimal("30.00"))
+
+
+@pytest.mark.parametrize("value", [Decimal("60.00"), None], ids=["amended", "not amended"])
+def test_what_was_withdrawn_before_its_event_stays_withdrawn_and_its_last_worth_is_kept(
+    value: Decimal | None,
+) -> None:
+    CampaignFactory()
+    if value is not None:
+        amend("purchase", "ORDER-1", value)
+    cancel("purchase", "ORDER-1")
+
+    row = earn(make_event())
+
+    assert (row.status, row.net_value) == (CommitmentStatus.CANCELLED, Decimal(0))
+    assert row.terms.get("last_net_value") == (None if value is None else "60.00")
+
+
+def test_an_amend_after_a_cancel_does_not_revive_an_event_that_comes_later() -> None:
+    CampaignFactory()
+    cancel("purchase", "ORDER-1")
+    amend("purchase", "ORDER-1", Decimal("60.00"))
+
+    row = earn(make_event())
+
+    assert (row.status, row.net_value) == (CommitmentStatus.CANCELLED, Decimal("60.00"))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("verb", ["earn", "amend", "cancel"])
+def test_what_a_transactions_old_snapshot_does_not_show_is_found_all_the_same(verb: str) -> None:
+    if connection.vendor != "mysql":
+        pytest.skip(
+            "only MySQL's REPEATABLE READ hides what an INSERT collides with: run it with DATABASE_URL"
+        )
+    CampaignFactory()
+    user = UserFactory()
+    event = make_event(user=user)
+    call: dict[str, Callable[[], Commitment]] = {
+        "earn": lambda: earn(event),
+        "amend": lambda: amend("purchase", "ORDER-1", Decimal("60.00")),
+        "cancel": lambda: cancel("purchase", "ORDER-1"),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    try:
+        with transaction.atomic():
+            assert not Commitment.objects.exists()  # takes the snapshot
+            elsewhere(lambda: earn(event))
+            row = call[verb]()
+    finally:
+        connection.close()
+
+    row = Commitment.objects.get(pk=row.pk)
+    told = {"earn": ("queued", 100), "amend": ("queued", 60), "cancel": ("cancelled", 0)}
+    assert (row.status, row.net_value) == told[verb]
+
+
+def elsewhere(call: Callable[[], object]) -> None:
+    """Run the call in another thread, over a connection of its own."""
+
+    def run() -> None:
+        try:
+            call()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
 
 
 def test_a_cancel_before_its_event_is_found_by_it() -> None:
@@ -581,6 +732,12 @@ def test_a_bug_in_an_amend_or_cancel_never_breaks_an_order(monkeypatch: pytest.M
     assert Commitment.objects.get().net_value == Decimal("100.00")
 
 
+def order_and(send: Callable[[], object]) -> None:
+    with transaction.atomic():
+        UserFactory(username="the order")
+        send()
+
+
 SEND = {
     "paid": lambda: order_paid.send(sender=None, event=make_event()),
     "amended": lambda: order_amended.send(sender=None, goal="purchase", reference="1", value=Decimal(1)),
@@ -602,9 +759,26 @@ def test_an_order_that_is_lost_with_its_transaction_is_not_lost_without_a_word(
     monkeypatch.setattr(Commitment, "save", deadlock)
     monkeypatch.setattr(connection, "savepoint_rollback", no_savepoint)
 
-    with pytest.raises(OperationalError, match="1213"), transaction.atomic():
-        UserFactory(username="the order")
-        send()
+    with pytest.raises(OperationalError, match="1213"):
+        order_and(send)
+
+    assert not get_user_model().objects.filter(username="the order").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_order_that_is_lost_in_the_policy_is_told_with_the_databases_own_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def deadlock(*args: Any) -> None:
+        raise OperationalError(1213, "Deadlock found when trying to get lock; try restarting transaction")
+
+    CampaignFactory()
+    user = UserFactory()
+    monkeypatch.setattr(Policy, "exclusion", deadlock)
+    monkeypatch.setattr(connection, "savepoint_rollback", deadlock)
+
+    with pytest.raises(OperationalError, match="1213"):
+        order_and(lambda: order_paid.send(sender=None, event=make_event(user=user)))
 
     assert not get_user_model().objects.filter(username="the order").exists()
 
@@ -628,9 +802,8 @@ def test_a_connection_that_is_killed_while_we_write_is_told_to_the_shop() -> Non
     user = UserFactory()
     pre_save.connect(_kill_connection, sender=Commitment)
     try:
-        with pytest.raises(DatabaseError), transaction.atomic():
-            UserFactory(username="the order")
-            order_paid.send(sender=None, event=make_event(user=user))
+        with pytest.raises(DatabaseError):
+            order_and(lambda: order_paid.send(sender=None, event=make_event(user=user)))
     finally:
         pre_save.disconnect(_kill_connection, sender=Commitment)
         connection.close()
@@ -672,20 +845,49 @@ def test_nonsense_through_a_signal_is_logged_and_does_not_raise(
     assert Commitment.objects.count() == 0
 
 
-def test_a_text_that_the_database_refuses_is_kept_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    CampaignFactory()
-    save = Commitment.save
+@pytest.fixture(
+    params=[DataError("no such letter"), OperationalError(1366, "Incorrect string value")], ids=repr
+)
+def _no_socks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that keeps no emoji, as MySQL's utf8."""
+    save, update = Commitment.save, CommitmentQuerySet.update
 
-    def refuse_emoji(self: Commitment, **kwargs: Any) -> None:
-        from django.db import DataError
+    def check(values: Iterable[object]) -> None:
+        if any("🧦" in str(value) for value in values):
+            raise request.param
 
-        if "🧦" in self.reference:
-            raise DataError("Incorrect string value")
+    def save_checked(self: Commitment, **kwargs: Any) -> None:
+        check(vars(self).values())
         save(self, **kwargs)
 
-    monkeypatch.setattr(Commitment, "save", refuse_emoji)
+    def update_checked(self: CommitmentQuerySet, **values: Any) -> int:
+        check(values.values())
+        return update(self, **values)
+
+    monkeypatch.setattr(Commitment, "save", save_checked)
+    monkeypatch.setattr(CommitmentQuerySet, "update", update_checked)
+
+
+@pytest.mark.usefixtures("_no_socks")
+def test_a_text_that_the_database_refuses_is_kept_plain() -> None:
+    CampaignFactory()
 
     row = earn(make_event(reference="🧦-1"))
 
     assert (row.status, row.reference) == (CommitmentStatus.QUEUED, "?-1")
+    assert row.terms["reference"] == r"\U0001f9e6-1"
     assert row.key == make_key("", "purchase", "🧦-1")
+
+
+@pytest.mark.usefixtures("_no_socks")
+def test_a_change_that_the_database_refuses_is_kept_plain_before_its_event_and_after() -> None:
+    CampaignFactory()
+
+    left = amend("purchase", "🧦-1", Decimal("60.00"))
+    filled = earn(make_event(reference="🧦-1", description="🧦"))
+    cancelled = cancel("purchase", "🧦-1", reason="🧦 sent back")
+
+    assert (left.reference, filled.status, filled.net_value) == ("?-1", "queued", Decimal("60.00"))
+    assert filled.description == f"? KL-{filled.trace_key}"
+    cancelled.refresh_from_db()
+    assert (cancelled.pk, cancelled.status, cancelled.reason) == (left.pk, "cancelled", "? sent back")

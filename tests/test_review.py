@@ -239,6 +239,27 @@ def test_restore_takes_back_a_cancellation_by_the_shop_with_the_first_value() ->
     assert (row.status, row.net_value, row.withdrawn_at) == ("queued", Decimal("80.00"), None)
 
 
+@pytest.mark.parametrize("withdraw_by", ["cancel", "amend"])
+def test_restore_takes_the_value_that_the_shop_amended_it_to_last(withdraw_by: str) -> None:
+    CampaignFactory()
+    earn(make_event(value=Decimal("80.00")))
+    amend("purchase", "ORDER-1", Decimal("30.00"))
+    if withdraw_by == "amend":
+        amend("purchase", "ORDER-1", Decimal(0))
+        review.cancel(Commitment.objects.get(), "ada")
+    withdraw("purchase", "ORDER-1")
+    withdraw("purchase", "ORDER-1")  # the shop says it twice
+    row = Commitment.objects.get()
+    assert (row.status, row.net_value) == ("cancelled", 0)
+
+    (step,) = review.preview("restore", [row])
+    review.restore(row, "ada")
+
+    assert "30.00 EUR" in step.sentence
+    row = Commitment.objects.get()
+    assert (row.status, row.net_value, row.withdrawn_at) == ("queued", Decimal("30.00"), None)
+
+
 def test_restore_minds_the_days_that_the_campaign_holds() -> None:
     paid = ago(days=1)
     CampaignFactory(hold_days=14)

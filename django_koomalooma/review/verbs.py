@@ -168,7 +168,9 @@ def _restore(row: Commitment, facts: Facts) -> tuple[str, dict[str, Any]]:
         for name in ("campaign", "currency", "net_value", "trace_key", "description", "category", "terms"):
             values[name] = getattr(new, name)
     elif row.withdrawn_at is not None or not row.net_value:
-        new.net_value = Decimal(row.terms.get("net_value", "0"))
+        # As the shop amended it last, else as the event came.
+        last = row.terms.get("last_net_value", row.terms.get("net_value", "0"))
+        new.net_value = row.net_value or Decimal(last)
     if not new.net_value and not new.is_fixed:
         raise NotAllowed("It is worth nothing.")
     due_at = row.occurred_at + dt.timedelta(days=int(new.terms.get("hold_days", 0)))
