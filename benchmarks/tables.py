@@ -104,6 +104,11 @@ def look(address: str, times: int) -> float:
     return statistics.median(seen)
 
 
+def shown(address: str) -> int:
+    """Return how many rows a page shows."""
+    return len(_client().get(address).context_data["cl"].result_list)
+
+
 def statements(address: str) -> int:
     """Return how many statements of a page are the list's: session and user are Django's own."""
     with CaptureQueriesContext(connection) as queries:
