@@ -602,6 +602,17 @@ def test_what_was_withdrawn_before_its_event_stays_withdrawn_and_its_last_worth_
     assert row.terms.get("last_net_value") == (None if value is None else "60.00")
 
 
+def test_the_last_worth_of_what_was_withdrawn_before_its_event_is_converted(settings: Settings) -> None:
+    settings.KOOMALOOMA_POLICY = f"{__name__}.NetPolicy"
+    CampaignFactory()
+    amend("purchase", "ORDER-1", Decimal(8000))
+    cancel("purchase", "ORDER-1")
+
+    row = earn(make_event(value=Decimal(32000), currency="JPY"))
+
+    assert (row.net_value, row.currency, row.terms["last_net_value"]) == (Decimal(0), "EUR", "50.00")
+
+
 def test_an_amend_after_a_cancel_does_not_revive_an_event_that_comes_later() -> None:
     CampaignFactory()
     cancel("purchase", "ORDER-1")
