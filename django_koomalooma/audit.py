@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from django.db import router
+from django.utils import timezone
 
 from . import shops
 from .earning import earn
@@ -29,6 +30,18 @@ class Finding:
     def is_missing(self) -> bool:
         """Whether the order has left no commitment, not even one without points."""
         return self.row is None
+
+    @property
+    def is_paid_again(self) -> bool:
+        """Whether the order was paid after the shop had withdrawn it: only a person can give the points."""
+        if self.row is None or self.row.withdrawn_at is None or self.event.occurred_at is None:
+            return False
+        paid_at, withdrawn_at = self.event.occurred_at, self.row.withdrawn_at
+        if timezone.is_aware(paid_at) != timezone.is_aware(withdrawn_at):
+            zone = timezone.get_default_timezone()
+            change = timezone.make_naive if timezone.is_aware(paid_at) else timezone.make_aware
+            paid_at = change(paid_at, zone)
+        return paid_at > withdrawn_at
 
     @property
     def is_different(self) -> bool:

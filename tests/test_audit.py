@@ -5,15 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import Settings
 
+from django_koomalooma.audit import Finding
 from django_koomalooma.earning import amend, cancel, earn
 from django_koomalooma.events import EarningEvent
-from django_koomalooma.models import Commitment
+from django_koomalooma.models import Commitment, Gate
 from tests.factories import CampaignFactory, UserFactory, make_event
 
 pytestmark = pytest.mark.django_db
@@ -48,6 +50,7 @@ def test_a_missing_order_is_named_and_ends_with_one(
     assert capsys.readouterr().out.splitlines() == [
         "purchase LOST: 100.00 EUR, missing",
         "2 paid orders, 1 missing, 0 worth something else.",
+        "Missing: koomalooma_backfill with the same dates records them.",
     ]
     assert Commitment.objects.count() == 1
 
@@ -93,12 +96,74 @@ def test_an_order_that_is_worth_something_else_is_named_unless_the_shop_has_told
         make_event(user=user, reference="cancelled", value=Decimal("60.00")),
     ]
 
-    call_command("koomalooma_audit")
+    with pytest.raises(SystemExit) as ended:
+        call_command("koomalooma_audit")
 
+    assert ended.value.code == 1
     assert capsys.readouterr().out.splitlines() == [
         "purchase refunded unseen: 60.00 EUR, but its commitment says 100.00 EUR",
         "4 paid orders, 0 missing, 1 worth something else.",
+        "Worth something else: tell the change from the shop, with amend() or order_amended; "
+        "or decide in the admin.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "again"), [(-60, False), (60, True)], ids=["paid before it was cancelled", "paid afterwards"]
+)
+@pytest.mark.parametrize("aware", [True, False], ids=["aware", "naive"])
+def test_an_order_that_was_paid_again_after_it_was_cancelled_is_named(
+    orders: list[EarningEvent], capsys: pytest.CaptureFixture[str], seconds: int, again: bool, aware: bool
+) -> None:
+    CampaignFactory()
+    user = UserFactory()
+    earn(make_event(user=user, reference="AGAIN"))
+    cancel("purchase", "AGAIN")
+    paid_at = timezone.now() + dt.timedelta(seconds=seconds)
+    if not aware:
+        paid_at = timezone.make_naive(paid_at, timezone.get_default_timezone())
+    finding = Finding(make_event(user=user, reference="AGAIN", occurred_at=paid_at), Commitment.objects.get())
+
+    assert (finding.is_paid_again, finding.is_different) == (again, False)
+    if aware and again:
+        orders.append(finding.event)
+        with pytest.raises(SystemExit):
+            call_command("koomalooma_audit")
+        assert capsys.readouterr().out.splitlines() == [
+            "purchase AGAIN: 100.00 EUR, paid again after it was cancelled",
+            "1 paid orders, 0 missing, 0 worth something else, 1 paid again after it was cancelled.",
+            "Paid again after it was cancelled: choose “Give points after all” in the admin, "
+            "unless they were given by another order.",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("koomalooma_deliver", []),
+        ("koomalooma_audit", []),
+        ("koomalooma_backfill", []),
+        ("koomalooma_reconcile", ["statement.csv"]),
+    ],
+    ids=["deliver", "audit", "backfill", "reconcile"],
+)
+def test_a_command_without_tables_ends_in_a_sentence(
+    orders: list[EarningEvent],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    arguments: list[str],
+) -> None:
+    (tmp_path / "statement.csv").write_text("id,transaction_value\n1,2.00\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Commitment._meta, "db_table", "not_there")
+    monkeypatch.setattr(Gate._meta, "db_table", "not_there_either")
+    orders.append(make_event(reference="X"))
+
+    with pytest.raises(
+        CommandError, match=r"^The tables cannot be read \(\w+\)\. Is the database up, and migrated\?$"
+    ):
+        call_command(command, *arguments)
 
 
 def test_the_period_is_the_one_asked_for(

@@ -5,14 +5,26 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import sys
-from typing import Any
+from collections import Counter
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from ...audit import backfill, find_orders
+from ...audit import Finding, backfill, find_orders
 from ...events import format_amount
 from ...exceptions import ConfigurationError
+from ..database import needs_tables
+
+MISSING: Final = "missing"
+DIFFERENT: Final = "worth something else"
+AGAIN: Final = "paid again after it was cancelled"
+ADVICE: Final = {
+    MISSING: "koomalooma_backfill with the same dates records them.",
+    DIFFERENT: "tell the change from the shop, with amend() or order_amended; or decide in the admin.",
+    AGAIN: "choose “Give points after all” in the admin, unless they were given by another order.",
+}
+"""What to do about each kind of finding, in a line."""
 
 
 def read_day(text: str) -> dt.datetime:
@@ -28,7 +40,10 @@ def read_day(text: str) -> dt.datetime:
 class Command(BaseCommand):
     """List the paid orders that are missing or differ."""
 
-    help = "Hold the shop's paid orders of a period against the commitments. Ends with 1 if one is missing."
+    help = (
+        "Hold the shop's paid orders of a period against the commitments. Exit code: 0, or 1 if one is "
+        "missing, worth something else, or paid again after it was cancelled."
+    )
     records = False
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -42,23 +57,42 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print a line for each finding and a sum."""
-        orders = missing = different = 0
+        """Print a line for each finding, a sum, and what to do about each kind."""
+        orders = 0
+        found: Counter[str] = Counter()
         try:
-            for finding in find_orders(options["since"], options["until"]):
-                event, orders = finding.event, orders + 1
-                name = f"{event.goal} {event.reference}: {event.value} {event.currency}"
-                if finding.row is None:
-                    missing += 1
-                    row = backfill(finding) if self.records else None
-                    done = f"recorded: {row.get_status_display()} {row.reason}".rstrip() if row else "missing"
-                    self.stdout.write(f"{name}, {done}")
-                elif finding.is_different:
-                    different += 1
-                    worth = format_amount(finding.row.net_value, finding.row.currency)
-                    self.stdout.write(f"{name}, but its commitment says {worth} {finding.row.currency}")
+            with needs_tables():
+                for finding in find_orders(options["since"], options["until"]):
+                    orders += 1
+                    kind, sentence = self._look_at(finding)
+                    if kind:
+                        found[kind] += 1
+                        self.stdout.write(sentence)
         except ConfigurationError as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"{orders} paid orders, {missing} missing, {different} worth something else.")
-        if missing and not self.records:
+        again = f", {found[AGAIN]} {AGAIN}" if found[AGAIN] else ""
+        self.stdout.write(
+            f"{orders} paid orders, {found[MISSING]} {MISSING}, {found[DIFFERENT]} {DIFFERENT}{again}."
+        )
+        if self.records:
+            del found[MISSING]
+        for kind, advice in ADVICE.items():
+            if found[kind]:
+                self.stdout.write(f"{kind.capitalize()}: {advice}")
+        if found.total() and not self.records:
             sys.exit(1)
+
+    def _look_at(self, finding: Finding) -> tuple[str, str]:
+        """Return the kind of finding and its line; record what is missing where this command does."""
+        event, row = finding.event, finding.row
+        name = f"{event.goal} {event.reference}: {event.value} {event.currency}"
+        if row is None:
+            new = backfill(finding) if self.records else None
+            done = f"recorded: {new.get_status_display()} {new.reason}".rstrip() if new else MISSING
+            return MISSING, f"{name}, {done}"
+        if finding.is_paid_again:
+            return AGAIN, f"{name}, {AGAIN}"
+        if finding.is_different:
+            worth = format_amount(row.net_value, row.currency)
+            return DIFFERENT, f"{name}, but its commitment says {worth} {row.currency}"
+        return "", ""

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from ...delivery import deliver_due
+from ..database import needs_tables
 
 
 class Command(BaseCommand):
@@ -17,7 +18,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run, and say in a line what was done."""
         while True:
-            run = deliver_due()
+            with needs_tables():
+                run = deliver_due()
             self.stdout.write(
                 f"sent {run.issued}, refused {run.refused}, unclear {run.in_doubt + run.abandoned}, "
                 f"waiting again {run.requeued}, cancelled {run.cancelled}"

@@ -25,6 +25,7 @@ from ...reconcile import (
     settle,
 )
 from ...status import moment
+from ..database import needs_tables
 
 MISSING_SHOWN = 20
 
@@ -57,6 +58,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Read, compare, print, settle."""
+        with needs_tables():
+            self._handle(options)
+
+    def _handle(self, options: Mapping[str, Any]) -> None:
         pairs: list[str] = options["map"] or []
         name = options["file"]
         if name is None and pairs and "=" not in pairs[-1]:
