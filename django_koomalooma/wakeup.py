@@ -47,7 +47,7 @@ def notify() -> None:
             pid = os.getpid()
             (_heralds.get(pid) or _heralds.setdefault(pid, _Herald())).call()
     except Exception as exc:  # noqa: BLE001 - the order is committed: it must not become an error page
-        logger.warning("No wake-up is sent (%s); the sweep delivers.", type(exc).__name__)
+        logger.warning("No wake-up is sent (%s); the sweep delivers.", name_error(exc))
 
 
 def publish(app: Celery | None = None) -> bool:
@@ -76,9 +76,7 @@ def publish(app: Celery | None = None) -> bool:
                 retry=False,
             )
     except Exception as exc:  # noqa: BLE001 - broker, network, the shop's Celery settings and signal receivers
-        # Only the class: messages about a bad broker URL quote its password.
-        cause = type(exc.__cause__ or exc).__name__
-        logger.warning("A wake-up could not be sent (%s); the sweep delivers.", cause)
+        logger.warning("A wake-up could not be sent (%s); the sweep delivers.", name_error(exc))
         return False
     return True
 
@@ -94,6 +92,16 @@ def is_reachable(app: Celery | None = None) -> bool:
     except Exception:  # noqa: BLE001 - as in publish: whatever it is, it is not reachable
         return False
     return True
+
+
+def name_error(exc: Exception) -> str:
+    """Return the class of what went wrong, and of a failed import the message, which names the module.
+
+    No other message: those about a bad broker URL quote its password.
+    """
+    cause = exc.__cause__ or exc
+    name = type(cause).__name__
+    return f"{name}: {cause}" if isinstance(cause, ImportError) else name
 
 
 def _bound(connection: Any) -> None:

@@ -23,6 +23,7 @@ import pytest
 from celery import Celery, current_app
 from celery.signals import after_task_publish
 from django.db import connections, transaction
+from kombu.transport import TRANSPORT_ALIASES
 from pytest_django import Settings
 
 from django_koomalooma import wakeup
@@ -579,6 +580,33 @@ def test_a_bad_broker_url_is_logged_without_its_password(
     assert answer is False
     assert "A wake-up could not be sent (ValueError); the sweep delivers." in caplog.text
     assert "pass" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModuleNotFoundError("No module named 'redis'"), "ModuleNotFoundError: No module named 'redis'"),
+        (ImportError("Missing redis library"), "ImportError: Missing redis library"),
+        (ValueError("redis://:hunter2@broker"), "ValueError"),
+    ],
+    ids=["module", "import", "other"],
+)
+def test_of_an_error_only_a_missing_module_is_named(error: Exception, words: str) -> None:
+    outer = OSError("redis://:hunter2@broker")
+    outer.__cause__ = error
+
+    assert (wakeup.name_error(error), wakeup.name_error(outer)) == (words, words)
+
+
+def test_a_transport_that_is_not_installed_is_named_in_the_log(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRANSPORT_ALIASES, "nodriver", "no_driver:Transport")
+    make_app("nodriver://guest:hunter2@127.0.0.1//")
+
+    assert wakeup.publish() is False
+    assert "(ModuleNotFoundError: No module named 'no_driver')" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_a_wrong_setting_does_not_reach_the_shop(
