@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from django.db import router
+from django.db import connections, router
 from django.db.models import QuerySet, Subquery
 
 from . import gate, review
@@ -18,7 +18,15 @@ from .conf import conf
 from .history import LATE_ANSWER
 from .models import Campaign, Commitment, Decision, Gate
 from .querysets import database_now
-from .status import SWEEP_LATE, age, moment
+from .status import (
+    HOW_TO_RECORD,
+    SWEEP_LATE,
+    age,
+    find_unrecorded,
+    lacks_first_sweep,
+    moment,
+    without_campaign,
+)
 from .statuses import CommitmentStatus
 
 MOST: Final = 1000
@@ -48,6 +56,11 @@ class Sending:
         """What a person can decide about it now."""
         return review.choices(self.code)
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether “Go on” tries at once what is tried again by itself later."""
+        return any(choice.name == "go_on" for choice in self.choices)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
@@ -74,6 +87,9 @@ def read_overview() -> Overview:
     """Read the first page: counts in one statement, and the oldest that wait for a person."""
     counts = _read_counts()
     sending = _describe(counts)
+    if unrecorded := find_unrecorded():
+        told = " ".join(part for part in (HOW_TO_RECORD, sending.headline, sending.detail) if part)
+        sending = replace(sending, tone="bad", headline=unrecorded, detail=told)
     tiles = [
         _tile(str(_S.QUEUED.label), counts["due"], "status=queued"),
         _tile("On hold", counts["held"], "status=held"),
@@ -81,6 +97,7 @@ def read_overview() -> Overview:
     for status in (_S.SENDING, _S.ISSUED, _S.IN_DOUBT, _S.REFUSED, _S.WRITTEN_OFF, _S.CANCELLED, _S.SKIPPED):
         tiles.append(_tile(str(status.label), counts[status], f"status={status.value}"))
     tiles.append(_tile("No campaign", counts["unrewarded"], "status=skipped&campaign=none"))
+    tiles.append(_over_issued_tile(counts))
     undecided = _read_undecided()
     return Overview(
         sending=sending,
@@ -110,12 +127,14 @@ def _read_counts() -> dict[str, Any]:
     rows = Commitment.objects.using(using).order_by()
     now = database_now(using)
     due = rows.due(now)
-    queries: Mapping[str, QuerySet[Any]] = {status.value: rows.filter(status=status) for status in _S} | {
+    queries: dict[str, QuerySet[Any]] = {status.value: rows.filter(status=status) for status in _S} | {
         "due": due.order_by(),
         "held": rows.filter(status=_S.QUEUED, due_at__gt=now),
-        "unrewarded": rows.filter(status=_S.SKIPPED, campaign__isnull=True),
+        "unrewarded": without_campaign(rows),
         "campaigns": Campaign.objects.using(using).order_by().running(now),
     }
+    if connections[using].features.supports_partial_indexes:
+        queries["over_issued"] = rows.over_issued()
     numbers = {name: _Capped(query.values("pk")[: MOST + 1]) for name, query in queries.items()}
     counts = (
         Gate.objects.using(using)
@@ -137,7 +156,7 @@ def _describe_stop(state: gate.State, waiting: str) -> Sending:
     if conf.mode == "off":
         detail = "It is switched off: nothing is recorded (KOOMALOOMA_MODE)."
         return Sending(tone="bad", headline="Not sending.", detail=detail, code="mode")
-    if state.code == gate.Cause.NO_TOKEN:
+    if state.code == gate.Cause.NO_TOKEN and state.reason != gate.TOKEN_IS_THERE:
         missing = "KOOMALOOMA_API_TOKEN" if conf.partner_id else "KOOMALOOMA_PARTNER_ID"
         return Sending(
             tone="warning",
@@ -146,7 +165,7 @@ def _describe_stop(state: gate.State, waiting: str) -> Sending:
             code=state.code,
         )
     return Sending(
-        tone="bad",
+        tone="warning" if state.code == gate.Cause.NO_TOKEN else "bad",
         headline=f"Not sending.{waiting and f' {waiting} waiting, nothing lost.'}",
         detail=state.reason,
         code=state.code,
@@ -180,6 +199,8 @@ def _describe(counts: Mapping[str, Any]) -> Sending:
         detail = (
             f"The regular sweep has not run {since}: what is held or fails would wait. Tell your developer."
         )
+    elif counts["due"] and lacks_first_sweep(swept_at, counts["oldest"], now):
+        detail = "No sweep so far: neither Celery beat nor cron is running. Tell your developer."
     elif counts["is_careful"]:
         detail = "One at a time, until the first succeeds."
     headline = f"Sending. {waiting} waiting, oldest {age(counts['oldest'], now)}." if counts["due"] else ""
@@ -215,3 +236,11 @@ def _tile(label: str, count: int, query: str) -> Tile:
     return Tile(
         label=label, number=f"{count:,}" if count <= MOST else f"{MOST:,}+", query=query, is_empty=not count
     )
+
+
+def _over_issued_tile(counts: Mapping[str, Any]) -> Tile:
+    """Count by the partial index; MariaDB has none and would read all that was sent: there the link alone."""
+    query, count = "status=over_issued", counts.get("over_issued")
+    if count is None:
+        return Tile(label="Sent too much", number="…", query=query, is_empty=False)
+    return _tile("Sent too much", count, query)

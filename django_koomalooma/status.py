@@ -9,13 +9,14 @@ import datetime as dt
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from django.db import router
-from django.db.models import Count, Min
+from django.db.models import Count, Min, QuerySet
 from django.utils import timezone
 from django.utils.timesince import timesince
 
-from . import gate
+from . import gate, shops
 from .conf import conf
 from .deciding import NO_CAMPAIGN
 from .models import Campaign, Commitment, DeliveryAttempt, Gate
@@ -24,7 +25,10 @@ from .statuses import CommitmentStatus
 
 SWEEP_LATE = dt.timedelta(minutes=15)
 """After this long without a sweep somebody should look; the usual interval is a minute."""
+FIRST_SWEEP_LATE = dt.timedelta(minutes=5)
+"""After this long something waits in a shop that has never had a sweep: it was not set up."""
 OWED_LATE = dt.timedelta(days=1)
+HOW_TO_RECORD = "Once it is mended, koomalooma_backfill records what was missed."
 _S = CommitmentStatus
 
 
@@ -77,6 +81,17 @@ class Status:
     is_unswept: bool
     """Whether the regular sweep (Celery beat or cron) is missing."""
     caps: tuple[Cap, ...]
+    over_issued: int
+    """How many were sent with more than they are worth now; koomalooma takes no points back."""
+    over_issued_value: Mapping[str, Decimal]
+    """By how much, by currency."""
+    unrecorded: str
+    """A sentence where what the shop tells is not recorded, since a setting is wrong; else ``""``."""
+
+    @property
+    def lacks_first_sweep(self) -> bool:
+        """Whether something waits, and nothing has ever swept."""
+        return lacks_first_sweep(self.swept_at, self.oldest_owed_at, self.now)
 
     @property
     def recorded(self) -> int:
@@ -91,9 +106,11 @@ class Status:
     @property
     def headline(self) -> str:
         """One sentence or two on the state of sending, for a person who is in a hurry."""
+        if self.unrecorded:
+            return self.unrecorded
         if self.mode != "live":
             return f"Not sending. KOOMALOOMA_MODE is {self.mode}. {self.recorded} recorded."
-        if self.gate.code == gate.Cause.NO_TOKEN:
+        if self.gate.code == gate.Cause.NO_TOKEN and self.gate.reason != gate.TOKEN_IS_THERE:
             return f"Not sending. No token yet. {self.recorded} recorded, nothing lost."
         if not self.gate.is_sending:
             return f"Not sending. {self.gate.reason} {self.due} waiting, nothing lost."
@@ -108,7 +125,10 @@ class Status:
             return f"No campaign. {self.without_campaign} paid orders earned nothing."
         if not self.due:
             return "Sending. Nothing is waiting."
-        return f"Sending. {self.due} waiting, oldest {age(self.oldest_owed_at, self.now)}."
+        waiting = f"{self.due} waiting, oldest {age(self.oldest_owed_at, self.now)}."
+        if self.lacks_first_sweep:
+            return f"{waiting} No sweep so far. Tell your developer."
+        return f"Sending. {waiting}"
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -123,6 +143,8 @@ class Status:
     def _find_problems(self) -> list[Problem]:
         found: list[Problem] = []
         attention, stopped = Level.ATTENTION, Level.STOPPED
+        if self.unrecorded:
+            found.append(Problem(attention, "unrecorded", f"{self.unrecorded} {HOW_TO_RECORD}"))
         if self.mode == "live" and not self.gate.is_sending:
             found.append(Problem(stopped, "stopped", f"Sending is stopped: {self.gate.reason}"))
         if self.is_unswept:
@@ -133,6 +155,8 @@ class Status:
                     _say_unswept(self.swept_at, self.now),
                 )
             )
+        elif self.lacks_first_sweep:
+            found.append(Problem(attention, "unswept", _say_unswept(None, self.now)))
         for status, sentence in (
             (_S.IN_DOUBT, "unclear: they may have arrived, a person decides."),
             (_S.REFUSED, "refused by koomalooma: correct and send again, or cancel."),
@@ -175,6 +199,7 @@ def read_status() -> Status:
     counts = {
         row["status"]: row["count"] for row in rows.order_by().values("status").annotate(count=Count("pk"))
     }
+    over_issued_value = rows.over_issued_value()
     return Status(
         now=now,
         mode=conf.mode,
@@ -185,13 +210,31 @@ def read_status() -> Status:
         oldest_due_at=due["oldest"],
         oldest_owed_at=oldest_owed_at(rows, now),
         stuck=rows.abandoned(now).count(),
-        without_campaign=rows.filter(status=_S.SKIPPED, reason=NO_CAMPAIGN).count(),
+        without_campaign=without_campaign(rows).count(),
         campaigns=Campaign.objects.using(using).running(now).count(),
         swept_at=row.swept_at,
         ran_at=row.ran_at,
         is_unswept=is_sweep_late(row.swept_at, _first_at(rows), now),
         caps=tuple(Cap(word, rows.issued_units(since), cap) for word, cap, since, _ in gate.cap_periods(now)),
+        over_issued=rows.over_issued().count() if over_issued_value else 0,
+        over_issued_value=over_issued_value,
+        unrecorded=find_unrecorded(),
     )
+
+
+def find_unrecorded() -> str:
+    """Return a sentence where the settings name a shop or a trigger that could not be connected."""
+    errors = shops.connection_errors()
+    if conf.mode == "off" or not errors:
+        return ""
+    what = "Not everything is recorded" if shops.connected_shop() else "Orders are not recorded"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{what}: {str(errors[0]).rstrip('.')}{more}."
+
+
+def without_campaign(rows: QuerySet[Commitment]) -> QuerySet[Commitment]:
+    """Keep the paid orders that no campaign rewards, so that all who count them count the same."""
+    return rows.filter(status=_S.SKIPPED, reason=NO_CAMPAIGN)
 
 
 def oldest_owed_at(rows: CommitmentQuerySet, now: dt.datetime) -> dt.datetime | None:
@@ -213,6 +256,13 @@ def is_sweep_late(swept_at: dt.datetime | None, first_at: dt.datetime | None, no
     """Tell whether a sweep is overdue. Before the first event, and without a token, nobody needs one."""
     since = swept_at or first_at
     return conf.mode == "live" and conf.names_token() and since is not None and now - since > SWEEP_LATE
+
+
+def lacks_first_sweep(swept_at: dt.datetime | None, oldest: dt.datetime | None, now: dt.datetime) -> bool:
+    """Tell whether something waits since ``oldest`` for the first sweep of all."""
+    if swept_at is not None or oldest is None or conf.mode != "live" or not conf.names_token():
+        return False
+    return now - oldest > FIRST_SWEEP_LATE
 
 
 def find_late_sweep() -> str:

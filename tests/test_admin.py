@@ -23,6 +23,7 @@ from tests.factories import (
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/koomalooma/commitment/"
+ALL_ROWS = ["GUEST", "HELD", "MUCH", "NO", "NONE", "UNCLEAR", "WAITING"]
 
 
 @pytest.fixture
@@ -144,10 +145,11 @@ def test_search_finds_nothing_by_a_part(admin: Client) -> None:
         ({"status": "decide"}, ["NO", "UNCLEAR"]),
         ({"goal": "signup"}, ["NO"]),
         ({"campaign": "none"}, ["NONE"]),
-        ({"recorded": "today"}, ["HELD", "NO", "NONE", "UNCLEAR", "WAITING"]),
-        ({"recorded": "30"}, ["HELD", "NO", "NONE", "UNCLEAR", "WAITING"]),
-        ({"campaign": "²"}, ["HELD", "NO", "NONE", "UNCLEAR", "WAITING"]),
-        ({"status": "nonsense", "campaign": "x"}, ["HELD", "NO", "NONE", "UNCLEAR", "WAITING"]),
+        ({"status": "over_issued"}, ["MUCH"]),
+        ({"recorded": "today"}, ALL_ROWS),
+        ({"recorded": "30"}, ALL_ROWS),
+        ({"campaign": "²"}, ALL_ROWS),
+        ({"status": "nonsense", "campaign": "x"}, ALL_ROWS),
     ],
     ids=str,
 )
@@ -157,6 +159,8 @@ def test_filters_keep_the_rows_they_name(admin: Client, query: dict[str, str], e
     CommitmentFactory(reference="UNCLEAR", in_doubt=True)
     CommitmentFactory(reference="NO", refused=True, goal="signup")
     CommitmentFactory(reference="NONE", skipped=True)
+    CommitmentFactory(reference="GUEST", skipped=True, reason="A guest.")
+    CommitmentFactory(reference="MUCH", issued=True, transaction_value="100.00", net_value="60.00")
 
     rows = admin.get(LIST, query).context["cl"].result_list
 

@@ -12,8 +12,10 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
-from django_koomalooma import gate, review
+from django_koomalooma import gate, review, shops
+from django_koomalooma.exceptions import ConfigurationError
 from django_koomalooma.models import Commitment, Decision, Gate
+from django_koomalooma.status import moment
 from tests.factories import CampaignFactory, CommitmentFactory, DeliveryAttemptFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
@@ -399,6 +401,66 @@ def test_first_page_shows_a_stop_with_its_reason_and_next_try(boss: Client) -> N
         assert "Not sending." in text
         assert "koomalooma could not be reached 5 times in a row." in text
         assert "It tries again by itself at " in text
+
+
+def test_first_page_and_list_tell_the_stop_as_it_is_now(boss: Client) -> None:
+    make("queued")
+    gate.stop("No token yet: set KOOMALOOMA_API_TOKEN.", gate.Cause.NO_TOKEN)
+
+    for page in (HOME, LIST):
+        text = boss.get(page).content.decode()
+        assert "The token is there now." in text
+        assert "No token yet" not in text
+
+
+def test_first_page_says_that_orders_are_not_recorded(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("queued")
+    monkeypatch.setattr(shops, "connection_errors", lambda: [ConfigurationError("KOOMALOOMA_SHOP is 'x'.")])
+
+    page = boss.get(HOME)
+
+    sending = page.context["overview"].sending
+    assert (sending.tone, sending.headline) == ("bad", "Orders are not recorded: KOOMALOOMA_SHOP is 'x'.")
+    assert sending.detail.startswith("Once it is mended, koomalooma_backfill records what was missed. ")
+    assert "Sending. 1 waiting" in page.content.decode()
+
+
+def test_first_page_counts_what_it_leads_to(boss: Client) -> None:
+    CommitmentFactory.create_batch(3, skipped=True)
+    CommitmentFactory(skipped=True, reason="A guest.")
+    CommitmentFactory(issued=True, transaction_value="100.00", net_value="60.00")
+
+    page = boss.get(HOME)
+
+    tiles = {tile.label: tile for tile in page.context["overview"].tiles}
+    for label, count in (("No campaign", 3), ("Sent too much", 1)):
+        rows = boss.get(f"{LIST}?{tiles[label].query}").context["cl"].result_list
+        assert len(rows) == count
+        assert tiles[label].number in (str(count), "…")
+    assert tiles["No campaign"].number == "3"
+
+
+def test_first_page_misses_the_first_sweep_soon(boss: Client) -> None:
+    at = timezone.now() - dt.timedelta(minutes=6)
+    make("queued", due_at=at, created_at=at)
+    gate.read()
+    Gate.objects.update(ran_at=timezone.now())
+
+    assert "No sweep so far: neither Celery beat nor cron is running." in boss.get(HOME).content.decode()
+
+
+@pytest.mark.parametrize(("minutes", "shown"), [(14, True), (16, False)], ids=["too early", "time enough"])
+def test_page_says_from_when_an_unclear_one_may_be_sent_again(
+    boss: Client, minutes: int, shown: bool
+) -> None:
+    row = CommitmentFactory(in_doubt=True)
+    at = timezone.now() - dt.timedelta(minutes=minutes)
+    DeliveryAttemptFactory(commitment=row, started_at=at)
+
+    page = boss.get(f"{LIST}{row.pk}/change/").content.decode()
+
+    words = f"“Send again” is possible from {moment(at + review.WAIT)}:"
+    assert (words in page) is shown
 
 
 def test_first_page_lists_what_needs_a_decision_oldest_first(boss: Client) -> None:

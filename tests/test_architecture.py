@@ -17,9 +17,9 @@ ROWS: list[list[str]] = [
     ["statuses", "exceptions", "conf", "events", "signals"],
     ["wire", "transport", "endpoint", "client"],
     ["querysets", "models"],
-    ["replies", "history", "policy", "wakeup", "deciding", "earning"],
+    ["replies", "history", "policy", "wakeup", "deciding", "earning", "shops"],
     ["gate", "status", "alarms", "sender", "leasing", "recording", "delivery"],
-    ["widget", "review", "reconcile", "overview", "shops", "audit", "sandbox"],
+    ["widget", "review", "reconcile", "overview", "audit", "sandbox"],
 ]
 EDGES = ["tasks", "receivers", "admin", "rest", "checks", "templatetags", "management", "testing"]
 ORDER = {module: number for number, module in enumerate(m for row in ROWS for m in row)}

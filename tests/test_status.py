@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 from pytest_django import Settings
 
-from django_koomalooma import gate
+from django_koomalooma import gate, shops
 from django_koomalooma.deciding import NO_CAMPAIGN
-from django_koomalooma.models import Gate
+from django_koomalooma.exceptions import ConfigurationError
+from django_koomalooma.models import Commitment, Gate
 from django_koomalooma.status import Level, Status, age, find_late_sweep, read_status
 from tests.factories import CampaignFactory, CommitmentFactory, DeliveryAttemptFactory
 
@@ -238,7 +241,7 @@ def test_reading_takes_the_same_few_statements_however_much_there_is(
 ) -> None:
     CommitmentFactory.create_batch(30, campaign=campaign)
 
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(14):
         read_status()
 
 
@@ -251,3 +254,100 @@ def test_an_age_is_told_in_one_unit(seconds: int, words: str) -> None:
     now = timezone.now()
 
     assert age(now - dt.timedelta(seconds=seconds), now) == words
+
+
+def test_a_token_that_was_put_in_takes_the_place_of_the_stop_for_its_want(
+    campaign: Any, swept: None, settings: Settings
+) -> None:
+    gate.stop("No token yet: set KOOMALOOMA_API_TOKEN.", gate.Cause.NO_TOKEN)
+    CommitmentFactory(campaign=campaign)
+
+    status = read_status()
+
+    assert status.headline == (
+        "Not sending. The token is there now. The next delivery run goes on, or asks what to do with what "
+        "was recorded. 1 waiting, nothing lost."
+    )
+    assert not any("No token" in problem.sentence for problem in status.problems)
+
+
+@pytest.mark.parametrize(
+    ("connected", "words"),
+    [(None, "Orders are not recorded"), (object(), "Not everything is recorded")],
+    ids=["no shop", "the shop alone"],
+)
+@pytest.mark.parametrize("token", ["", "sandbox-token"], ids=["no token", "token"])
+def test_what_is_not_recorded_comes_before_all_that_is_well(
+    campaign: Any,
+    swept: None,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    connected: Any,
+    words: str,
+    token: str,
+) -> None:
+    settings.KOOMALOOMA_API_TOKEN = token
+    errors = [ConfigurationError("KOOMALOOMA_SHOP is 'x'."), ConfigurationError("KOOMALOOMA_TRIGGERS: no.")]
+    monkeypatch.setattr(shops, "connection_errors", lambda: errors)
+    monkeypatch.setattr(shops, "connected_shop", lambda: connected)
+
+    status = read_status()
+
+    assert status.headline == f"{words}: KOOMALOOMA_SHOP is 'x' (and 1 more)."
+    assert "unrecorded" in codes(status)
+    assert status.level >= Level.ATTENTION
+
+
+def test_what_is_switched_off_is_not_said_to_be_broken(
+    campaign: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KOOMALOOMA_MODE = "off"
+    monkeypatch.setattr(shops, "connection_errors", lambda: [ConfigurationError("no")])
+
+    status = read_status()
+
+    assert (status.headline, status.level) == ("Not sending. KOOMALOOMA_MODE is off. 0 recorded.", Level.FINE)
+
+
+@pytest.mark.parametrize(("minutes", "late"), [(4, False), (6, True)], ids=["4 minutes", "6 minutes"])
+def test_what_waits_for_the_first_sweep_of_all_needs_attention_soon(
+    campaign: Any, minutes: int, late: bool
+) -> None:
+    gate.read()
+    Gate.objects.update(ran_at=timezone.now())
+    at = ago(minutes=minutes)
+    CommitmentFactory(campaign=campaign, due_at=at, created_at=at)
+
+    status = read_status()
+
+    assert codes(status) == (["unswept"] if late else [])
+    assert status.level == (Level.ATTENTION if late else Level.FINE)
+    assert status.headline.endswith("No sweep so far. Tell your developer.") is late
+
+
+def test_what_was_sent_too_much_is_counted_and_summed_by_currency(campaign: Any, swept: None) -> None:
+    for currency, worth in (("EUR", "60.00"), ("EUR", "90.50"), ("USD", "0"), ("USD", "100.00")):
+        row = CommitmentFactory(campaign=campaign, issued=True, currency=currency)
+        Commitment.objects.filter(pk=row.pk).update(net_value=Decimal(worth))
+    unsent = CommitmentFactory(campaign=campaign, in_doubt=True)
+    Commitment.objects.filter(pk=unsent.pk).update(net_value=0)
+
+    status = read_status()
+
+    assert status.over_issued == 3
+    assert status.over_issued_value == {"EUR": Decimal("49.50"), "USD": Decimal("100.00")}
+
+
+@pytest.mark.parametrize("capped", [False, True], ids=["all", "a capped count"])
+def test_what_was_sent_too_much_is_found_by_its_own_index(campaign: Any, capped: bool) -> None:
+    rows = Commitment.objects.over_issued()
+    vendor = connections[rows.db].vendor
+    if vendor == "mysql":
+        pytest.skip("MariaDB has no partial indexes")
+    CommitmentFactory.create_batch(3, campaign=campaign, issued=True)
+    if vendor == "postgresql":
+        with connections[rows.db].cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+    query = rows.order_by().values("pk")[:1001] if capped else rows.order_by("-pk")
+
+    assert "koomalooma_over_issued" in query.explain()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from celery import Celery
 from django.core.management import call_command
 from django.db import OperationalError
 from django.utils import timezone
+from kombu.transport import TRANSPORT_ALIASES
 from pytest_django import Settings
 
-from django_koomalooma import gate
+from django_koomalooma import gate, shops
 from django_koomalooma.models import Commitment, Gate, KoomaloomaUser
 from django_koomalooma.testing import Koomalooma
 from tests.factories import CampaignFactory, CommitmentFactory
@@ -84,7 +87,76 @@ def test_a_stop_is_told_with_reason_and_next_try(campaign: Any, swept: None) -> 
 
     assert code == 2
     assert "Stopped: koomalooma could not be reached 5 times in a row." in text
-    assert "Tries again by itself: " in text
+    assert re.search(r"^  Tries again by itself: [\d: -]+; “Go on” in the admin tries at once\.$", text, re.M)
+
+
+def test_a_stop_for_a_setting_says_when_it_tries_again_and_how_to_try_at_once(
+    campaign: Any, swept: None
+) -> None:
+    gate.stop("KOOMALOOMA_CA_BUNDLE is wrong.", gate.Cause.CONFIGURATION)
+
+    _, text = run()
+
+    assert re.search(r"^  Tries again by itself: [\d: -]+; “Go on” in the admin tries at once\.$", text, re.M)
+
+
+def test_a_token_that_was_put_in_is_not_missed_any_more(campaign: Any, swept: None) -> None:
+    gate.stop("No token yet: set KOOMALOOMA_API_TOKEN.", gate.Cause.NO_TOKEN)
+
+    _, text = run()
+
+    assert "a token is set" in text
+    assert "The token is there now." in text
+    assert "No token yet" not in text
+
+
+@pytest.fixture
+def _connected_anew() -> Iterator[None]:
+    yield
+    shops.disconnect()
+
+
+@pytest.mark.usefixtures("_connected_anew")
+def test_a_broken_connection_is_the_first_that_is_said(
+    campaign: Any, swept: None, settings: Settings
+) -> None:
+    settings.KOOMALOOMA_TRIGGERS = [{"signal": "no.such.signal", "event": "tests.test_checks.find"}]
+    shops.connect()
+
+    code, text = run()
+    _, told = run("--json")
+
+    assert code == 1
+    assert text.splitlines()[0].startswith("Orders are not recorded: KOOMALOOMA_TRIGGERS[0]")
+    assert "  shop:         Not connected: KOOMALOOMA_TRIGGERS[0]" in text
+    assert "Nothing is connected by settings" not in text
+    assert "Once it is mended, koomalooma_backfill records what was missed." in text
+    assert json.loads(told)["headline"] == text.splitlines()[0]
+
+
+def test_a_slip_of_the_pen_is_told_with_what_was_meant(
+    campaign: Any, swept: None, settings: Settings
+) -> None:
+    settings.KOOMALOOMA_TRIGERS = []
+
+    _, text = run()
+    _, told = run("--json")
+
+    assert "    Did you mean KOOMALOOMA_TRIGGERS?" in text.splitlines()
+    assert [one["hint"] for one in json.loads(told)["settings"]] == ["Did you mean KOOMALOOMA_TRIGGERS?"]
+
+
+def test_what_was_sent_too_much_is_summed(campaign: Any, swept: None) -> None:
+    for currency, worth in (("EUR", "60.00"), ("EUR", "90.50"), ("JPY", "1")):
+        row = CommitmentFactory(campaign=campaign, issued=True, currency=currency)
+        Commitment.objects.filter(pk=row.pk).update(net_value=worth)
+
+    code, text = run()
+    _, told = run("--json")
+
+    assert code == 0
+    assert "Sent too much: 3, together 49.50 EUR, 99 JPY (worth less now than was sent)" in text.splitlines()
+    assert json.loads(told)["over_issued"] == {"count": 3, "value": {"EUR": "49.50", "JPY": "99"}}
 
 
 def test_a_program_gets_the_same_facts(campaign: Any, swept: None) -> None:
@@ -167,8 +239,12 @@ def test_a_database_that_is_down_is_told_without_a_traceback(monkeypatch: pytest
             {"broker_url": "memory://", "task_always_eager": True},
             "Celery runs tasks eagerly: nobody is woken, the sweep sends.",
         ),
+        (
+            {"broker_url": "nodriver://guest:hunter2@127.0.0.1//"},
+            "unknown (ModuleNotFoundError: No module named 'no_driver')",
+        ),
     ],
-    ids=["none", "answers", "dead", "eager"],
+    ids=["none", "answers", "dead", "eager", "not installed"],
 )
 def test_the_broker_is_asked_and_its_password_not_shown(
     swept: None,
@@ -178,6 +254,7 @@ def test_the_broker_is_asked_and_its_password_not_shown(
     sentence: str,
 ) -> None:
     settings.KOOMALOOMA_WAKE_UP = True
+    monkeypatch.setitem(TRANSPORT_ALIASES, "nodriver", "no_driver:Transport")
     app = Celery("status", set_as_current=False)
     app.conf.update(options)
     monkeypatch.setattr("django_koomalooma.management.commands.koomalooma_status.current_app", app)

@@ -19,6 +19,7 @@ from .. import review
 from ..events import format_amount
 from ..models import Commitment
 from ..replies import FIELDS
+from ..status import moment
 from ..statuses import CommitmentStatus
 from .decisions import decide_about_sending, make_action
 from .history import AttemptInline, DecisionInline
@@ -73,6 +74,17 @@ def _answer_field(name: str) -> Any:
 
 
 _ANSWER = [_answer_field(name) for name in FIELDS]
+
+
+def _find_note(verb: review.Verb, row: Commitment) -> str:
+    """Say from when what is unclear may be sent again: until then its answer may still come."""
+    if verb.name != "send_again" or row.status != Commitment.Status.IN_DOUBT:
+        return ""
+    last = row.attempts.order_by("-started_at").values_list("started_at", flat=True).first()
+    if last is None or timezone.now() >= last + review.WAIT:
+        return ""
+    words = _("“{verb}” is possible from {time}: until then the answer to the last call may still come.")
+    return words.format(verb=verb.label, time=moment(last + review.WAIT))
 
 
 def status_words(row: Commitment) -> str:
@@ -249,7 +261,8 @@ class CommitmentAdmin(CommitmentBase):
                 "title": f"{row.reference}: {status_words(row)}",
                 "subtitle": None,
                 "guide": str(_GUIDES.get(CommitmentStatus(row.status), "")).format(code=self.code(row)),
-                "verbs": self._offers(request, row),
+                "verbs": (verbs := self._offers(request, row)),
+                "notes": [note for verb in verbs if (note := _find_note(verb, row))],
             }
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
@@ -19,9 +19,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Campaign, Commitment, KoomaloomaUser, shorten_reference
+from ..status import without_campaign
 
 if TYPE_CHECKING:
     from django.contrib.admin.options import ModelAdmin
+
+    from ..querysets import CommitmentQuerySet
 
     BasePaginator = Paginator[Any]
 else:
@@ -165,7 +168,7 @@ class CampaignFilter(admin.SimpleListFilter):
         """Keep the campaign's rows."""
         value = self.value()
         if value == "none":
-            return queryset.filter(campaign__isnull=True)
+            return without_campaign(queryset)
         return queryset.filter(campaign_id=int(value)) if value and value.isdecimal() else queryset
 
 
@@ -210,6 +213,7 @@ class StatusFilter(admin.SimpleListFilter):
             yield value, str(label)
             if value == Commitment.Status.QUEUED:
                 yield "held", _("On hold")
+        yield "over_issued", _("Sent too much")
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep the rows of that status."""
@@ -220,6 +224,8 @@ class StatusFilter(admin.SimpleListFilter):
                 return queryset.filter(status=Commitment.Status.QUEUED, due_at__gt=timezone.now())
             case Commitment.Status.QUEUED.value:
                 return queryset.filter(status=Commitment.Status.QUEUED, due_at__lte=timezone.now())
+            case "over_issued":
+                return cast("CommitmentQuerySet", queryset).over_issued()
             case str() as status if status in Commitment.Status.values:
                 return queryset.filter(status=status)
         return queryset

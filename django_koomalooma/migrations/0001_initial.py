@@ -194,6 +194,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='commitment',
+            index=models.Index(condition=models.Q(('status', 'issued'), ('transaction_value__gt', models.F('net_value'))), fields=['status', 'id'], name='koomalooma_over_issued'),
+        ),
+        migrations.AddIndex(
+            model_name='commitment',
             index=models.Index(fields=['goal', 'id'], name='koomalooma_goal'),
         ),
         migrations.AddIndex(

@@ -17,13 +17,15 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, connections, router
 
-from ... import shops, wakeup
+from ... import review, shops, wakeup
 from ...conf import conf
 from ...delivery import open_client
+from ...events import format_amount
 from ...exceptions import AccountTrouble, CallFailed, ConfigurationError, Misconfigured
 from ...models import Commitment
 from ...status import Level, Problem, Status, age, moment, read_status
 from ...statuses import CommitmentStatus
+from ..database import say_unreadable
 
 
 class Command(BaseCommand):
@@ -59,13 +61,7 @@ class Command(BaseCommand):
         except ConfigurationError as error:
             problems.append(Problem(Level.STOPPED, "setting", str(error)))
         except DatabaseError as error:
-            problems.append(
-                Problem(
-                    Level.STOPPED,
-                    "database",
-                    f"The tables cannot be read ({type(error).__name__}). Is the database up, and migrated?",
-                )
-            )
+            problems.append(Problem(Level.STOPPED, "database", say_unreadable(error)))
         else:
             problems += status.problems
         facts = _connections()
@@ -116,12 +112,13 @@ def _connections() -> dict[str, Any]:
         try:
             facts[name] = read()
         except Exception as error:  # noqa: BLE001 - a wrong setting is told under the settings
-            facts[name] = f"unknown ({type(error).__name__})"
+            facts[name] = f"unknown ({wakeup.name_error(error)})"
     return facts
 
 
 def _shop() -> list[str]:
-    return shops.connected() or [
+    broken = [f"Not connected: {error}" for error in shops.connection_errors()]
+    return [*shops.connected(), *broken] or [
         "Nothing is connected by settings; your code may call earn() or send order_paid."
     ]
 
@@ -178,7 +175,10 @@ def _lines(
     if found:
         yield ""
         yield "Settings"
-        yield from (f"  {message.id}: {message.msg}" for message in found)
+        for message in found:
+            yield f"  {message.id}: {message.msg}"
+            if message.hint:
+                yield f"    {message.hint}"
 
 
 def _numbers(status: Status) -> Iterator[str]:
@@ -190,16 +190,26 @@ def _numbers(status: Status) -> Iterator[str]:
         yield f"  {'Stuck:':13} {status.stuck}"
     if status.without_campaign:
         yield f"  {'No campaign:':13} {status.without_campaign}"
+    if status.over_issued:
+        sums = ", ".join(f"{amount} {currency}" for currency, amount in _too_much(status).items())
+        yield f"Sent too much: {status.over_issued}, together {sums} (worth less now than was sent)"
     for cap in status.caps:
         of = f"of {cap.cap:,}" if cap.cap is not None else "(no cap)"
         yield f"Points sent, {cap.word}: {cap.units:,} {of}"
+
+
+def _too_much(status: Status) -> dict[str, str]:
+    sums = sorted(status.over_issued_value.items())
+    return {currency: format_amount(value, currency) for currency, value in sums}
 
 
 def _next(status: Status) -> str:
     if status.gate.needs_person:
         return "A person must decide, in the admin."
     if status.gate.next_probe_at:
-        return f"Tries again by itself: {moment(status.gate.next_probe_at)}"
+        at_once = any(choice.name == "go_on" for choice in review.choices(status.gate.code))
+        sooner = "; “Go on” in the admin tries at once." if at_once else ""
+        return f"Tries again by itself: {moment(status.gate.next_probe_at)}{sooner}"
     return "Goes on by itself when that is mended."
 
 
@@ -222,7 +232,9 @@ def _as_json(
             for problem in problems
         ],
         "connected": dict(facts),
-        "settings": [{"id": message.id, "message": message.msg} for message in found],
+        "settings": [
+            {"id": message.id, "message": message.msg, "hint": message.hint or ""} for message in found
+        ],
     }
     if status:
         told |= {
@@ -243,6 +255,7 @@ def _as_json(
             "held": status.held,
             "stuck": status.stuck,
             "without_campaign": status.without_campaign,
+            "over_issued": {"count": status.over_issued, "value": _too_much(status)},
             "oldest_owed_at": status.oldest_owed_at,
             "swept_at": status.swept_at,
             "ran_at": status.ran_at,
