@@ -288,14 +288,18 @@ def _fill(left: Commitment, event: EarningEvent, policy: Policy, using: str) -> 
         if not row.terms.get("before_event"):
             return row
         decided = decide(event, policy, using, failure)
-        decided.pk, decided.created_at, decided.withdrawn_at = row.pk, row.created_at, row.withdrawn_at
-        # What was left is in the event's currency, which nobody knew then.
-        decided.net_value = _convert(decided, row.net_value, policy, using) if row.net_value else Decimal(0)
-        if last := Decimal(row.terms.get("last_net_value", "0")):
-            decided.terms["last_net_value"] = str(_convert(decided, last, policy, using))
-        withdrawn = decided.withdrawn_at is not None or not decided.net_value
-        if withdrawn and decided.status == CommitmentStatus.QUEUED:
-            decided.status, decided.due_at, decided.reason = CommitmentStatus.CANCELLED, None, WITHDRAWN
+        decided.pk, decided.created_at = row.pk, row.created_at
+        if not _is_paid_after(event, decided, row):
+            decided.withdrawn_at = row.withdrawn_at
+            # What was left is in the event's currency, which nobody knew then.
+            decided.net_value = (
+                _convert(decided, row.net_value, policy, using) if row.net_value else Decimal(0)
+            )
+            if last := Decimal(row.terms.get("last_net_value", "0")):
+                decided.terms["last_net_value"] = str(_convert(decided, last, policy, using))
+            withdrawn = decided.withdrawn_at is not None or not decided.net_value
+            if withdrawn and decided.status == CommitmentStatus.QUEUED:
+                decided.status, decided.due_at, decided.reason = CommitmentStatus.CANCELLED, None, WITHDRAWN
         if plain:
             _make_plain(decided)
         decided.save(force_update=True, using=using)
@@ -303,6 +307,13 @@ def _fill(left: Commitment, event: EarningEvent, policy: Policy, using: str) -> 
         return decided
 
     return _write(update, using)
+
+
+def _is_paid_after(event: EarningEvent, decided: Commitment, left: Commitment) -> bool:
+    """Tell whether it was cancelled first, since its payment timed out for instance, and paid afterwards."""
+    if event.occurred_at is None or left.withdrawn_at is None:
+        return False
+    return decided.occurred_at > left.withdrawn_at
 
 
 def _announce(row: Commitment, using: str) -> None:

@@ -679,6 +679,20 @@ def test_a_cancel_before_its_event_is_found_by_it() -> None:
     assert Commitment.objects.count() == 1
 
 
+@pytest.mark.parametrize(
+    ("paid_after", "status"), [(dt.timedelta(minutes=5), "queued"), (dt.timedelta(minutes=-5), "cancelled")]
+)
+def test_an_order_that_is_paid_after_it_was_cancelled_earns(paid_after: dt.timedelta, status: str) -> None:
+    CampaignFactory()
+    left = cancel("purchase", "ORDER-1")
+    assert left.withdrawn_at is not None
+
+    row = earn(make_event(occurred_at=left.withdrawn_at + paid_after))
+
+    row.refresh_from_db()
+    assert (row.pk, row.status) == (left.pk, status)
+
+
 def test_a_signup_that_was_cancelled_before_it_is_not_owed() -> None:
     CampaignFactory(goal="signup")
     cancel("signup", "ORDER-1")
