@@ -195,7 +195,9 @@ class KoomaloomaUser(models.Model):
         _("id at koomalooma"),
         max_length=255,
         blank=True,
-        help_text=_("Goes into the address of each call. Change it only if koomalooma's support says so."),
+        help_text=_(
+            "Goes into the address of each call. Empty it to make the customer known to koomalooma again."
+        ),
     )
     registered_session_id = models.CharField(max_length=255, blank=True, editable=False)
     registered_at = models.DateTimeField(_("registered at"), null=True, blank=True, editable=False)

@@ -737,20 +737,23 @@ def test_a_policy_that_returns_nothing_refuses_nothing(sandbox: Sandbox, setting
 class ForgetfulPolicy(Policy):
     """Forgets to return anything."""
 
-    def refusal(self, commitment: Commitment) -> str:  # type: ignore[return]  # the mistake itself
-        pass
+    def refusal(self, commitment: Commitment) -> Any:
+        return None
 
 
 def test_the_policy_is_asked_before_any_row_is_locked(
     sandbox: Sandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.KOOMALOOMA_POLICY = f"{__name__}.RefusingPolicy"
-    asked: list[bool] = []
+    asked: list[int] = []
     lock_due = CommitmentQuerySet.lock_due
     refusal = RefusingPolicy.refusal
-    monkeypatch.setattr(
-        RefusingPolicy, "refusal", lambda self, row: (asked.append(True), refusal(self, row))[1]
-    )
+
+    def ask(self: RefusingPolicy, row: Commitment) -> str:
+        asked.append(row.pk)
+        return refusal(self, row)
+
+    monkeypatch.setattr(RefusingPolicy, "refusal", ask)
 
     def lock(self: Any, *args: Any) -> Any:
         seen.append(len(asked))
@@ -932,3 +935,18 @@ def test_a_run_that_lost_its_slot_leases_nothing_more(
 
     monkeypatch.setattr(gate, "take_slot", take_slot)
     assert (done.leased, done.more) == (0, True)
+
+
+def test_an_emptied_id_makes_the_customer_known_again(sandbox: Sandbox) -> None:
+    customer = KoomaloomaUserFactory(registered=True, remote_id="unknown-there")
+    row = CommitmentFactory(user=customer.user)
+    deliver_due()
+    row.refresh_from_db()
+    refused = row.status
+    KoomaloomaUser.objects.filter(pk=customer.pk).update(remote_id="")
+    Commitment.objects.filter(pk=row.pk).update(status="queued", due_at=timezone.now())
+
+    deliver_due()
+
+    row.refresh_from_db()
+    assert (refused, row.status) == ("refused", "issued")

@@ -76,7 +76,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('partner_user_id', models.CharField(default=django_koomalooma.models.make_partner_user_id, editable=False, max_length=32, unique=True, verbose_name='our id')),
-                ('remote_id', models.CharField(blank=True, help_text="Goes into the address of each call. Change it only if koomalooma's support says so.", max_length=255, verbose_name='id at koomalooma')),
+                ('remote_id', models.CharField(blank=True, help_text="Goes into the address of each call. Empty it to make the customer known to koomalooma again.", max_length=255, verbose_name='id at koomalooma')),
                 ('registered_session_id', models.CharField(blank=True, editable=False, max_length=255)),
                 ('registered_at', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='registered at')),
                 ('email_hash', models.CharField(blank=True, editable=False, max_length=64, null=True, unique=True)),
