@@ -6,16 +6,18 @@ import datetime as dt
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import ProgrammingError, connection
 from django.utils import timezone
 from pytest_django import Settings
 
 from django_koomalooma.audit import Finding
 from django_koomalooma.earning import amend, cancel, earn
 from django_koomalooma.events import EarningEvent
-from django_koomalooma.models import Commitment, Gate
+from django_koomalooma.models import Commitment
 from tests.factories import CampaignFactory, UserFactory, make_event
 
 pytestmark = pytest.mark.django_db
@@ -156,14 +158,19 @@ def test_a_command_without_tables_ends_in_a_sentence(
 ) -> None:
     (tmp_path / "statement.csv").write_text("id,transaction_value\n1,2.00\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Commitment._meta, "db_table", "not_there")
-    monkeypatch.setattr(Gate._meta, "db_table", "not_there_either")
     orders.append(make_event(reference="X"))
 
-    with pytest.raises(
-        CommandError, match=r"^The tables cannot be read \(\w+\)\. Is the database up, and migrated\?$"
-    ):
+    def fail(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "koomalooma_" in sql:
+            raise ProgrammingError("relation does not exist; password=hunter2")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(fail), pytest.raises(CommandError) as ended:
         call_command(command, *arguments)
+
+    assert str(ended.value) == (
+        "The tables cannot be read (ProgrammingError). Is the database up, and migrated?"
+    )
 
 
 def test_the_period_is_the_one_asked_for(
