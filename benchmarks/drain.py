@@ -108,6 +108,7 @@ def lock_waits(seconds: float) -> int:
             cursor.execute(
                 "SELECT count(*) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                " AND query LIKE '%koomalooma_commitment%'"
             )
             seen += cursor.fetchone()[0]
         time.sleep(0.01)
@@ -122,7 +123,7 @@ def remember(count: int, customers: int) -> list[tuple[int, float]]:
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(0.2):
+        while not ended.wait(0.5):
             done = Commitment.objects.filter(pk__gte=start, status="issued").count()
             seen.append((done, _rss()))
         connection.close()

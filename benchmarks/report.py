@@ -14,6 +14,7 @@ PAGE = ROOT / "docs" / "performance.rst"
 LATENCY_PLOT, TABLE_PLOT = "performance-latency.svg", "performance-tables.svg"
 MARK = ".. Written by benchmarks (tox run -e bench); do not edit."
 NAMES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
+FULL = 0.2  # a machine that is less idle has no core left for what one Python process would still do
 Row = tuple[str, str, str, str]
 
 
@@ -113,7 +114,7 @@ def _broker(results: dict[str, Any]) -> Iterator[Row]:
         for fault, one in faults.items():
             value = max(one["median"]["median"], one["worst"]["median"])
             yield (
-                f"An order while {fault.replace(' ', ' is ', 1)}, against a healthy broker",
+                f"An order, broker dead ({fault.replace(' ', ', ', 1)}), against healthy",
                 f"median {_times(one['median'])}, slowest of a block {_times(one['worst'])}",
                 "at most 1.1", _verdict(value, 1.1),
             )  # fmt: skip
@@ -139,7 +140,8 @@ def _celery(results: dict[str, Any]) -> Iterator[Row]:
         if "missing" in one:
             continue
         yield (
-            f"The same in a Celery worker (one process), {name}", _times(one["against_loop"]),
+            f"A backlog in a Celery worker (one process), against a bare loop, {name}",
+            _times(one["against_loop"]),
             "at least 0.7; stretch 1.2", _verdict(one["against_loop"]["median"], 0.7, 1.2, most=False),
         )  # fmt: skip
         yield (
@@ -158,10 +160,14 @@ def _latency(results: dict[str, Any]) -> Iterator[Row]:
             if point["latency"] not in (0.02, 0.1) or point["window"] != 32:
                 continue
             part, wait = point["rate"]["median"] / point["ideal"], f"{point['latency'] * 1000:g} ms"
+            reached = _verdict(part, 0.8, 0.9, most=False)
+            if part < 0.8 and point["idle"] < FULL:
+                reached = "the CPU is full"
             yield (
                 f"Delivery at {wait}, 32 in flight, as a part of 32 / {wait}, {name}",
                 f"{part:.2f}; one core {point['busy']:.0%} busy, machine {point['idle']:.0%} idle",
-                "at least 0.8 until the CPU is full; stretch 0.9", _verdict(part, 0.8, 0.9, most=False),
+                "at least 0.8 until the CPU is full; stretch 0.9",
+                reached,
             )  # fmt: skip
             if point["latency"] == 0.1:
                 yield (
@@ -198,7 +204,7 @@ def _runs(results: dict[str, Any]) -> Iterator[Row]:
     if "four" in one:
         yield (
             f"Worker processes at 20 ms, {one['window']} in flight each, against one, PostgreSQL",
-            f"two {_times(one['two'])}, four {_times(one['four'])}; lock waits seen: {one['waits']}",
+            f"two {_times(one['two'])}, four {_times(one['four'])}; seen to wait for rows: {one['waits']}",
             "adds up until the CPU is full", _verdict(one["two"]["median"], 1.6, most=False),
         )  # fmt: skip
 

@@ -130,7 +130,7 @@ def runs(size: Size) -> Result:
 
         def play(count: int) -> float:
             players[0].call("fill", size.backlog, CUSTOMERS)
-            watcher.start("lock_waits", 0.5)
+            watcher.start("lock_waits", size.seconds)
             options = {"customers": CUSTOMERS, "concurrency": window, "prepared": True, "runs": count}
             for player in players[:count]:
                 player.start("deliver", size.backlog, **options)
