@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
                 results["machine"] = describe_machine()
                 report.save(results)
     if options.size != "smallest" or options.render:
-        report.write(results)
+        report.write(report.load())
 
 
 if __name__ == "__main__":

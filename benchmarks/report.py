@@ -123,7 +123,7 @@ def _broker(results: dict[str, Any]) -> Iterator[Row]:
 def _drain(results: dict[str, Any]) -> Iterator[Row]:
     for name, part in _vendors(results.get("drain", {})):
         reach = 0.8 if name == "PostgreSQL" else 1.0
-        for window, one in part["windows"].items():
+        for window, one in sorted(part["windows"].items(), key=lambda item: int(item[0])):
             yield (
                 f"A backlog at no latency, ``CONCURRENCY`` {window}, against a bare loop, {name}",
                 f"{_times(one['ratio'])}; machine {one['idle']:.0%} idle",
@@ -179,7 +179,7 @@ def _latency(results: dict[str, Any]) -> Iterator[Row]:
 def _leases(results: dict[str, Any]) -> Iterator[Row]:
     for name, one in _vendors(results.get("leases", {})):
         for kind, text, reach in (("lease_empty", "nothing due", 1.5), ("lease_due", "100 due", 3.0)):
-            sizes = list(one[kind].items())
+            sizes = sorted(one[kind].items(), key=lambda item: int(item[0]))
             for number, figures in sizes[1:]:
                 yield (
                     f"A lease from {int(number):,} rows, {text}, against {int(sizes[0][0]):,}, {name}",
