@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +76,9 @@ def start_environment(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    folder = tmp_path_factory.mktemp("shop")
-    environment = start_environment(folder)
+@contextmanager
+def serve(folder: Path, environment: dict[str, str]) -> Iterator[Shop]:
+    """Make and fill the shop's database, and serve it until the end of the block."""
     for command in (["migrate", "-v0"], ["seed_shop"]):
         subprocess.run([sys.executable, MANAGE, *command], env=environment, check=True, timeout=120)
     announcement = folder / "shop.url"
@@ -95,6 +95,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    with serve(folder, start_environment(folder)) as running:
+        yield running
 
 
 @pytest.fixture
