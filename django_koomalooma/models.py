@@ -252,9 +252,9 @@ class Commitment(models.Model):
     source_id = models.CharField(max_length=64, blank=True)
     source = GenericForeignKey("source_type", "source_id")
 
-    key = models.CharField(max_length=64, unique=True, editable=False)
+    key = models.CharField(max_length=64, editable=False)
     goal = models.CharField(_("rewarded for"), max_length=50)
-    reference = models.CharField(_("reference"), max_length=_LONGEST_REFERENCE, db_index=True)
+    reference = models.CharField(_("reference"), max_length=_LONGEST_REFERENCE)
     site = models.CharField(_("site"), max_length=253, blank=True)
     email_hash = models.CharField(max_length=64, blank=True)
     session_id = models.CharField(max_length=255, blank=True)
@@ -267,7 +267,7 @@ class Commitment(models.Model):
     description = models.CharField(_("description"), max_length=255, blank=True)
     category = models.CharField(_("category"), max_length=100, blank=True)
     terms = models.JSONField(_("terms"), default=dict)
-    trace_key = models.CharField(_("code"), max_length=12, unique=True, default=make_trace_key)
+    trace_key = models.CharField(_("code"), max_length=12, default=make_trace_key)
     status = models.CharField(_("status"), max_length=12, choices=CommitmentStatus.choices)
     reason = models.TextField(_("reason"), blank=True)
     withdrawn_at = models.DateTimeField(_("withdrawn at"), null=True, blank=True)
@@ -311,9 +311,15 @@ class Commitment(models.Model):
             # For the staff's lists and searches: each looks at a page, whatever the table holds.
             models.Index(fields=["goal", "id"], name="koomalooma_goal"),
             models.Index(fields=["created_at"], name="koomalooma_created"),
-            models.Index(fields=["remote_id"], name="koomalooma_remote_id"),
+            models.Index(fields=["reference"], name="koomalooma_reference"),
+            models.Index(
+                fields=["remote_id"], name="koomalooma_remote_id", condition=Q(issued_at__isnull=False)
+            ),
         ]
         constraints = [
+            # Here and not as unique=True, which on PostgreSQL adds an index for LIKE that nobody asks.
+            models.UniqueConstraint(fields=["key"], name="koomalooma_key"),
+            models.UniqueConstraint(fields=["trace_key"], name="koomalooma_trace_key"),
             models.CheckConstraint(
                 condition=Q(status__in=CommitmentStatus.values), name="koomalooma_known_status"
             ),

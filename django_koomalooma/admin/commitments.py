@@ -102,7 +102,8 @@ class CommitmentAdmin(CommitmentBase):
     list_display = ("shown_status", "reference", "customer", "campaign", "shown_value", "points", "age")
     list_display_links = ("shown_status", "reference")
     list_filter = (StatusFilter, GoalFilter, CampaignFilter, RecordedFilter)
-    list_select_related = ("user", "campaign", "koomalooma_user", "koomalooma_user__user")
+    # Without the campaign: joined, SQLite walks the whole table from it. The list puts it in.
+    list_select_related = ("user", "koomalooma_user", "koomalooma_user__user")
     list_per_page = 50
     list_max_show_all = 0
     ordering = ("-id",)

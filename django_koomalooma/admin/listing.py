@@ -81,12 +81,19 @@ class CappedPaginator(BasePaginator):
 
 
 class CappedChangeList(ChangeList):
-    """A list that does not call a capped count a result."""
+    """A list that does not call a capped count a result, and takes the campaigns from its filters."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Leave the number beside the search box out: the one below the list says how it was counted."""
+        """Leave the number beside the search box out: the one below the list says how it was counted.
+
+        The campaigns, which the filters have read anyway, are put into the rows.
+        """
         super().get_results(request)
         self.full_result_count = self.result_count
+        known = {campaign.pk: campaign for campaign in _campaigns(request)}
+        for row in self.result_list:
+            if row.campaign_id in known:
+                row.campaign = known[row.campaign_id]
 
 
 def user_terms(term: str) -> Q:
@@ -108,7 +115,10 @@ def find_commitments(term: str) -> list[int]:
     rows = Commitment.objects.order_by()
     users, customers = get_user_model()._default_manager, KoomaloomaUser.objects
     code = term.upper().removeprefix("KL-")
-    arms = [rows.filter(reference=shorten_reference(term)), rows.filter(remote_id=term[:255])]
+    arms = [
+        rows.filter(reference=shorten_reference(term)),
+        rows.filter(remote_id=term[:255], issued_at__isnull=False),
+    ]
     if "@" in term:
         found = list(users.filter(user_terms(term)).values_list("pk", flat=True)[:100])
         arms.append(rows.filter(user__in=found))
