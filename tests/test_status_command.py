@@ -232,8 +232,8 @@ def test_a_database_that_is_down_is_told_without_a_traceback(monkeypatch: pytest
         ({"broker_url": ""}, "none is set for Celery: cron sends."),
         ({"broker_url": "memory://broker"}, "memory://:**@broker// answers."),
         (
-            {"broker_url": "redis://:hunter2@127.0.0.1:1/0"},
-            "redis://:**@127.0.0.1:1/0 does not answer: nobody is woken, the sweep sends.",
+            {"broker_url": "amqp://guest:hunter2@127.0.0.1:1//"},
+            "amqp://guest:**@127.0.0.1:1// does not answer: nobody is woken, the sweep sends.",
         ),
         (
             {"broker_url": "memory://", "task_always_eager": True},
