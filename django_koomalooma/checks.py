@@ -22,8 +22,8 @@ from django.core.checks import CheckMessage, Tags
 from django.db import DatabaseError, connections, router
 from django.utils.module_loading import import_string
 
-from . import delivery, shops, status
-from .conf import Settings, conf
+from . import shops, status
+from .conf import HARD_LIMIT, RUN_SECONDS, SOFT_LIMIT, Settings, conf
 from .endpoint import Endpoint
 from .exceptions import ConfigurationError
 from .models import Commitment
@@ -151,19 +151,19 @@ def check_names() -> Iterator[CheckMessage]:
 def check_times() -> Iterator[CheckMessage]:
     """W003: a run could be ended in the middle of calls, or lose its rows while it works."""
     two_calls = 2 * (conf.connect_timeout + conf.read_timeout)
-    if delivery.RUN_SECONDS + two_calls > delivery.SOFT_LIMIT:
+    if RUN_SECONDS + two_calls > SOFT_LIMIT:
         yield warn(
             "W003",
             "KOOMALOOMA_CONNECT_TIMEOUT and KOOMALOOMA_READ_TIMEOUT are so long that the task's time limit "
             "may end a run in the middle of its calls.",
-            f"Together at most {(delivery.SOFT_LIMIT - delivery.RUN_SECONDS) / 2:g} seconds.",
+            f"Together at most {(SOFT_LIMIT - RUN_SECONDS) / 2:g} seconds.",
         )
-    if conf.lease <= delivery.HARD_LIMIT:
+    if conf.lease <= HARD_LIMIT:
         yield warn(
             "W003",
             f"KOOMALOOMA_LEASE is {conf.lease}, not more than the task's time limit: what is still being "
             "sent may be taken for abandoned, and is unclear then.",
-            f"Leave it at 120, or give more than {delivery.HARD_LIMIT}.",
+            f"Leave it at 120, or give more than {HARD_LIMIT}.",
         )
 
 

@@ -11,6 +11,12 @@ from .exceptions import ConfigurationError
 
 MODES: Final = ("live", "dry_run", "off")
 
+RUN_SECONDS: Final = 30.0
+SOFT_LIMIT: Final = 95
+HARD_LIMIT: Final = 110
+"""Seconds: a delivery run's own deadline, and the limits of its Celery task. Own deadline (then what is in
+flight) < soft < hard < ``KOOMALOOMA_LEASE``. Here, so that the checks need not load the delivery."""
+
 
 def _wrong(name: str, value: object, wanted: str) -> ConfigurationError:
     return ConfigurationError(f"KOOMALOOMA_{name} is {value!r}: give {wanted}.")

@@ -16,7 +16,7 @@ from django.db import router
 
 from . import alarms, gate, wakeup
 from .client import PartnerClient, Verdict, clock
-from .conf import conf
+from .conf import RUN_SECONDS, conf
 from .exceptions import CallFailed, ConfigurationError
 from .leasing import Leasing
 from .models import Commitment, DeliveryAttempt, KoomaloomaUser
@@ -29,12 +29,8 @@ from .statuses import CommitmentStatus
 
 logger = logging.getLogger("django_koomalooma")
 
-RUN_SECONDS = 30.0
 FINISH_SECONDS = 60.0
 PRUNE_SECONDS = 5.0
-SOFT_LIMIT = 95
-HARD_LIMIT = 110
-"""Seconds of the Celery task. Own deadline (30 s, then what is in flight) < soft < hard < lease."""
 _OUT = {
     CommitmentStatus.ISSUED: commitment_issued,
     CommitmentStatus.REFUSED: commitment_refused,

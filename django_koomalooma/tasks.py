@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from . import delivery
+from .conf import HARD_LIMIT, SOFT_LIMIT
 
 
 @shared_task(  # type: ignore[untyped-decorator]  # Celery ships no types
@@ -13,8 +14,8 @@ from . import delivery
     acks_late=False,
     max_retries=0,
     serializer="json",
-    soft_time_limit=delivery.SOFT_LIMIT,
-    time_limit=delivery.HARD_LIMIT,
+    soft_time_limit=SOFT_LIMIT,
+    time_limit=HARD_LIMIT,
 )
 def deliver_due(sweep: bool = True) -> None:
     """Run one delivery. Lost, doubled, late and reordered messages change nothing.
