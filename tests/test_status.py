@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from decimal import Decimal
 from typing import Any
 
@@ -208,8 +209,8 @@ def test_what_waits_longer_than_a_day_needs_attention(
 
 def test_failed_tries_do_not_make_a_commitment_young_again(campaign: Any, swept: None) -> None:
     row = CommitmentFactory(campaign=campaign, due_at=ago(seconds=3), tries=2)
-    DeliveryAttemptFactory(commitment=row, number=1, lease=row.key[:32], started_at=ago(hours=30))
-    DeliveryAttemptFactory(commitment=row, number=2, lease=row.key[:32], started_at=ago(hours=1))
+    DeliveryAttemptFactory(commitment=row, number=1, lease=uuid.uuid4(), started_at=ago(hours=30))
+    DeliveryAttemptFactory(commitment=row, number=2, lease=uuid.uuid4(), started_at=ago(hours=1))
 
     status = read_status()
 

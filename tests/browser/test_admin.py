@@ -33,7 +33,7 @@ def make(status: str, reference: str = "ORDER-77", **values: Any) -> Commitment:
     row: Commitment = CommitmentFactory(  # type: ignore[assignment, no-untyped-call]  # factory-boy is untyped
         reference=reference,
         terms={"net_value": "100.00"},
-        user=UserFactory(username=f"shopper-of-{reference}"),
+        user=UserFactory(username=f"shopper-of-{reference}"[:150]),
         **values,
     )
     if row.tries:
