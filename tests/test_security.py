@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django import VERSION
 from django.contrib.auth import get_user_model
 from django.core import mail, serializers
 from django.core.management import call_command
@@ -52,7 +53,8 @@ def secretive(settings: Settings) -> Iterator[Sandbox]:
         for name, value in sandbox.settings().items():
             setattr(settings, name, value)
         settings.KOOMALOOMA_READ_TIMEOUT = 0.3
-        settings.ADMINS = settings.MANAGERS = [("Boss", "boss@example.com")]
+        boss = "boss@example.com"
+        settings.ADMINS = settings.MANAGERS = [boss] if VERSION >= (6, 0) else [("Boss", boss)]
         handler = AdminEmailHandler(include_html=True)
         handler.setLevel(logging.WARNING)
         logging.getLogger().addHandler(handler)
