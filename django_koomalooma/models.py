@@ -212,11 +212,6 @@ class KoomaloomaUser(models.Model):
     def __str__(self) -> str:
         return str(self.user) if self.user_id else f"{_('Guest')} {self.partner_user_id[:8]}"
 
-    @property
-    def is_guest(self) -> bool:
-        """Whether this is a customer without an account."""
-        return self.email_hash is not None
-
 
 class Commitment(models.Model):
     """Points owed and then issued: one event, one row, for its whole life."""

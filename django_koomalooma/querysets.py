@@ -152,10 +152,6 @@ class CommitmentQuerySet(models.QuerySet["Commitment"]):
         """Return what waits for a person: unclear or refused, oldest first."""
         return self.filter(status__in=[CommitmentStatus.IN_DOUBT, CommitmentStatus.REFUSED]).order_by("id")
 
-    def owed(self) -> Self:
-        """Return what a customer is still owed, as far as we know: open and not withdrawn."""
-        return self.open().filter(withdrawn_at__isnull=True)
-
     def lock_due(
         self, now: dt.datetime, limit: int, gate: models.QuerySet[Gate], fields: Sequence[str]
     ) -> list[tuple[Any, ...]]:

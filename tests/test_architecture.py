@@ -24,7 +24,6 @@ ROWS: list[list[str]] = [
 EDGES = ["tasks", "receivers", "admin", "rest", "checks", "templatetags", "management", "testing"]
 ORDER = {module: number for number, module in enumerate(m for row in ROWS for m in row)}
 WIRE = ROWS[1]
-WORDS = ROWS[0]
 
 
 def parts() -> Iterator[tuple[str, Path]]:
